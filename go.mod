@@ -1,6 +1,6 @@
 module github.com/telepresence/telepresence
 
-go 1.26.0
+go 1.26.3
 
 require (
 	cuelabs.dev/go/oci/ociregistry v0.0.0-20251212221603-3adeb8663819
