@@ -81,14 +81,15 @@ func checkOutput(tr *tree, bad report) {
 	for _, s := range tr.code {
 		inMain := mainFuncs(s)
 		command := s.dir == "cmd/telepresence" && !s.test
+		if command && s.path != tuiFile {
+			checkFprint(tr, s, bad)
+		}
 		s.eachUse(func(sel *ast.SelectorExpr, pkg, name string) {
 			what := pkg + "." + name
 			line := tr.line(sel.Pos())
 			switch {
 			case pkg == "fmt" && strings.HasPrefix(name, "Print") && (!s.main() || s.test || command):
 				bad(s.path, line, "%s writes to stdout", what)
-			case pkg == "fmt" && strings.HasPrefix(name, "Fprint") && command && s.path != tuiFile:
-				bad(s.path, line, "%s: only tui.go writes", what)
 			case pkg == "log" && !s.test:
 				bad(s.path, line, "%s: take a *slog.Logger", what)
 			case pkg == "log/slog" && slices.Contains(global, name):
@@ -102,6 +103,22 @@ func checkOutput(tr *tree, bad report) {
 			}
 		})
 	}
+}
+
+// checkFprint lets fmt.Fprint write only to a buffer of the function's own, &b.
+func checkFprint(tr *tree, s *source, bad report) {
+	ast.Inspect(s.ast, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok || len(call.Args) == 0 {
+			return true
+		}
+		pkg, name := s.called(call.Fun)
+		address, ok := call.Args[0].(*ast.UnaryExpr)
+		if own := ok && address.Op == token.AND; pkg == "fmt" && strings.HasPrefix(name, "Fprint") && !own {
+			bad(s.path, tr.line(call.Pos()), "fmt.%s: only tui.go writes", name)
+		}
+		return true
+	})
 }
 
 // mainFuncs is a test for positions inside func main of a program.

@@ -144,6 +144,7 @@ func plantedOutput() []planted {
 		{"tui.go", use(tui, "os", "_ = os.Stdout"), nil},
 		{"beside tui.go", use(list, "os", "_ = os.Stdout"), at(list)},
 		{"Fprint beside tui.go", use(list, "fmt", "fmt.Fprint(nil)"), at(list)},
+		{"Fprint to a buffer", use(list, "fmt", "fmt.Fprint(&b)"), nil},
 		{"Print in tui.go", use(tui, "fmt", "fmt.Print()"), at(tui)},
 		{"another program", use("cmd/z/z.go", "fmt", "fmt.Println()"), nil},
 	}

@@ -1,0 +1,131 @@
+package main
+
+// This file is the only one that writes to the terminal. The law of the voice:
+//
+//   - stdout belongs to the user's process; a sub-command's result (a list, a
+//     version, help) is the only thing of ours that goes there.
+//   - Everything else goes to stderr, each line with the prefix "T: ".
+//   - Lines begin in lower case and end without a full stop. One fact a line.
+//   - An error is the problem in one sentence. What to do about it follows on a
+//     line of its own: "T: hint: ".
+//   - What is waited for is shown on a line that the next one replaces, if
+//     stderr is a terminal; otherwise each change is a line that stays.
+//   - No colours, no spinners, no decoration.
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+
+	"golang.org/x/term"
+)
+
+// prefix begins every line of ours on stderr.
+const prefix = "T: "
+
+// tui is the program's voice. Its methods may be called at any time from any
+// goroutine.
+type tui struct {
+	out, err io.Writer
+	width    func() int // columns of the terminal behind err; 0 if there is none
+
+	mu      sync.Mutex // guards the fields below, and the order of lines on err
+	status  string     // what the transient line shows
+	waiting string     // the last line of Waiting, so that it isn't repeated
+}
+
+// newTUI speaks on two files.
+func newTUI(out, err *os.File) *tui {
+	width := func() int {
+		if !term.IsTerminal(int(err.Fd())) {
+			return 0
+		}
+		columns, _, sizeErr := term.GetSize(int(err.Fd()))
+		if sizeErr != nil || columns <= 0 {
+			return 80
+		}
+		return columns
+	}
+	return &tui{out: out, err: err, width: width}
+}
+
+// Tell shows a line that stays.
+func (u *tui) Tell(line string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.waiting = ""
+	u.lineLocked(line)
+}
+
+// Warn shows a line about something with which the session goes on.
+func (u *tui) Warn(line string) { u.Tell("warning: " + line) }
+
+// Waiting shows what is waited for now, until the next line.
+func (u *tui) Waiting(line string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if line == u.waiting {
+		return
+	}
+	u.waiting = line
+	columns := u.width()
+	if columns == 0 {
+		u.lineLocked(line)
+		return
+	}
+	u.clearLocked()
+	text := []rune(prefix + line)
+	if len(text) >= columns {
+		text = text[:columns-1]
+	}
+	u.status = string(text)
+	fmt.Fprint(u.err, u.status)
+}
+
+// fail shows an error and what it advises.
+func (u *tui) fail(err error) {
+	u.Tell(err.Error())
+	if hint := hintOf(err); hint != "" {
+		u.Tell("hint: " + hint)
+	}
+}
+
+// result writes a sub-command's result to stdout.
+func (u *tui) result(text string) error {
+	u.settle()
+	_, err := io.WriteString(u.out, text)
+	return err
+}
+
+// settle removes the transient line, before someone else writes.
+func (u *tui) settle() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.clearLocked()
+}
+
+// Write passes the log on to stderr (--logfile -), a whole line at a time.
+func (u *tui) Write(p []byte) (int, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.clearLocked()
+	return u.err.Write(p)
+}
+
+func (u *tui) lineLocked(text string) {
+	u.clearLocked()
+	var b strings.Builder
+	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
+		b.WriteString(prefix + line + "\n")
+	}
+	fmt.Fprint(u.err, b.String())
+}
+
+func (u *tui) clearLocked() {
+	if u.status != "" {
+		fmt.Fprint(u.err, "\r\x1b[K")
+		u.status = ""
+	}
+}
