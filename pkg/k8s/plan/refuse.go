@@ -15,6 +15,7 @@ type Refusal struct {
 	Fix    string // may be empty
 }
 
+// Error is the reason.
 func (r *Refusal) Error() string { return r.Reason }
 
 // Hint is what the user can do about it.
@@ -23,6 +24,7 @@ func (r *Refusal) Hint() string { return r.Fix }
 // UsageError is a command line that can't be meant.
 type UsageError struct{ Problem string }
 
+// Error is the problem.
 func (e *UsageError) Error() string { return e.Problem }
 
 // Usage marks the error as the user's words' fault.

@@ -19,6 +19,7 @@ type StatusError struct {
 	Message string
 }
 
+// Error says what was asked for and what the server answered.
 func (e *StatusError) Error() string {
 	message := e.Message
 	if message == "" {
