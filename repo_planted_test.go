@@ -184,6 +184,14 @@ func plantedText() []planted {
 		{"to do in an issue", one(p, "\n// f is not done, TODO(#12): finish.\nfunc f() {}\n"), nil},
 		{"merge marker", map[string]string{"a.md": "a\n<<<<<<< HEAD\nb\n"}, []string{"merge-marker a.md:2"}},
 		{"heading", map[string]string{"a.md": "a\n=======\n"}, nil},
+		{"links", map[string]string{
+			"a.md":   "[b](b/c.md), [d](b/c.md#a-heading-of-cs) and [e](https://e.org/x), [f](#here)\n\n## Here\n\n```\n[no](link)\n# No heading\n```\n`[no](link)`\n",
+			"b/c.md": "# A heading of `C`'s\n\n[a](../a.md#here)\n",
+		}, nil},
+		{"dead links", map[string]string{
+			"a.md":   "[b](b/d.md)\n[c](b/c.md#nowhere)\n[d](#no-heading)\n\n```\n# No heading\n```\n",
+			"b/c.md": "![a](a.png)\n",
+		}, []string{"links a.md:1", "links a.md:2", "links a.md:3", "links b/c.md:1"}},
 		{"machine path", map[string]string{"a.md": "in /work/wt/x\n"}, []string{"machine-path a.md:1"}},
 		{"a path", map[string]string{"a.md": "docker run -w /work/src, /home/me/code\n"}, nil},
 	}

@@ -45,6 +45,7 @@ func rules() []rule {
 		{"nolint-reason", "a linter is silenced for a reason", checkNolintReason},
 		{"todo-issue", "what is left to do is an issue", checkTodoIssue},
 		{"merge-marker", "a conflict is resolved by a person", checkMergeMarker},
+		{"links", "a page leads where it says", checkLinks},
 		{"machine-path", "the repository is not tied to one machine", checkMachinePath},
 	}
 }

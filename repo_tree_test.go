@@ -24,6 +24,7 @@ type tree struct {
 	fset  *token.FileSet
 	code  []*source
 	texts map[string][]byte // every text file by its path, Go files included
+	paths map[string]bool   // every file and folder
 }
 
 // source is one Go file.
@@ -40,7 +41,7 @@ func readTree(root string) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	texts := map[string][]byte{}
+	texts, paths := map[string][]byte{}, map[string]bool{}
 	err = filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -53,8 +54,10 @@ func readTree(root string) (*tree, error) {
 			}
 			return nil
 		case !d.Type().IsRegular():
+			paths[rel] = true
 			return nil
 		}
+		paths[rel] = true
 		text, err := os.ReadFile(p)
 		if err != nil {
 			return err
@@ -67,7 +70,12 @@ func readTree(root string) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseTree(texts)
+	tr, err := parseTree(texts)
+	if err != nil {
+		return nil, err
+	}
+	tr.paths = paths
+	return tr, nil
 }
 
 // ignoredPaths lists the anchored entries of .gitignore: "/bin/" is "bin".
@@ -88,7 +96,10 @@ func ignoredPaths(root string) ([]string, error) {
 // parseTree parses the Go files among texts. Go ignores folders called
 // testdata, and so does it.
 func parseTree(texts map[string][]byte) (*tree, error) {
-	tr := &tree{fset: token.NewFileSet(), texts: texts}
+	tr := &tree{fset: token.NewFileSet(), texts: texts, paths: map[string]bool{}}
+	for p := range texts {
+		tr.paths[p] = true
+	}
 	for _, p := range slices.Sorted(maps.Keys(texts)) {
 		if path.Ext(p) != ".go" || slices.Contains(strings.Split(p, "/"), "testdata") {
 			continue

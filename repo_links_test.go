@@ -1,0 +1,93 @@
+package repo
+
+import (
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// prose is one line of a Markdown page outside its code.
+type prose struct {
+	n    int
+	text string
+}
+
+// proseOf leaves out fenced blocks, and code within lines.
+func proseOf(page string) []prose {
+	var lines []prose
+	code := regexp.MustCompile("`[^`]*`")
+	fenced := false
+	n := 0
+	for line := range strings.Lines(page) {
+		n++
+		if strings.HasPrefix(strings.TrimSpace(line), "```") {
+			fenced = !fenced
+		} else if !fenced {
+			lines = append(lines, prose{n, line})
+		}
+	}
+	for i, l := range lines {
+		if !strings.HasPrefix(l.text, "#") {
+			lines[i].text = code.ReplaceAllString(l.text, "")
+		}
+	}
+	return lines
+}
+
+// checkLinks follows every link between the pages, down to the heading.
+func checkLinks(tr *tree, bad report) {
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	for page, text := range tr.texts {
+		if path.Ext(page) != ".md" {
+			continue
+		}
+		for _, l := range proseOf(string(text)) {
+			for _, m := range link.FindAllStringSubmatch(l.text, -1) {
+				if fault := linkFault(tr, page, m[1]); fault != "" {
+					bad(page, l.n, "link %s: %s", m[1], fault)
+				}
+			}
+		}
+	}
+}
+
+// linkFault says why a link leads nowhere; links out of the repository are not
+// followed.
+func linkFault(tr *tree, page, link string) string {
+	if strings.Contains(link, "://") || strings.HasPrefix(link, "mailto:") {
+		return ""
+	}
+	file, anchor, _ := strings.Cut(link, "#")
+	target := page
+	if file != "" {
+		target = path.Join(path.Dir(page), file)
+	}
+	if !tr.paths[target] && target != "." {
+		return "there is no " + target
+	}
+	if anchor != "" && !slices.Contains(anchors(string(tr.texts[target])), anchor) {
+		return target + " has no such heading"
+	}
+	return ""
+}
+
+// anchors are the headings of a page as links name them.
+func anchors(page string) []string {
+	var names []string
+	for _, l := range proseOf(page) {
+		if title := strings.TrimLeft(l.text, "#"); title != l.text {
+			names = append(names, strings.Map(func(r rune) rune {
+				switch {
+				case r == ' ':
+					return '-'
+				case r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r):
+					return unicode.ToLower(r)
+				}
+				return -1
+			}, strings.TrimSpace(title)))
+		}
+	}
+	return names
+}
