@@ -22,6 +22,9 @@ func (e *usageError) Error() string { return e.text }
 // Hint says what to write instead, or is empty.
 func (e *usageError) Hint() string { return e.hint }
 
+// Usage marks the error as the user's words' fault; the plan's have the mark too.
+func (e *usageError) Usage() {}
+
 // usagef makes a usageError without a hint.
 func usagef(format string, args ...any) error {
 	return &usageError{text: fmt.Sprintf(format, args...)}
@@ -29,7 +32,7 @@ func usagef(format string, args ...any) error {
 
 // codeOf is the exit code for an error.
 func codeOf(err error) int {
-	var usage *usageError
+	var usage interface{ Usage() }
 	switch {
 	case err == nil:
 		return exitOK

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/telepresence/telepresence/pkg/k8s/plan"
 	"github.com/telepresence/telepresence/pkg/session"
 )
 
@@ -77,7 +78,7 @@ func judgePorts(s *settings) error {
 		{"container-to-host", s.ContainerToHost, []side{{container, "port %d of the container", true}}},
 	} {
 		for _, arg := range c.args {
-			p, err := splitPorts(arg)
+			p, err := plan.ParseExpose(arg)
 			if err != nil {
 				return err
 			}
@@ -102,7 +103,7 @@ func judgeLoop(s *settings) error {
 }
 
 // claims are the ports of one place, each with the option that claimed it.
-type claims map[uint16]string
+type claims map[plan.Port]string
 
 // side is a place where an option claims the local or the remote port.
 type side struct {
@@ -111,10 +112,10 @@ type side struct {
 	local bool
 }
 
-func (s side) claim(p ports, option string) error {
-	port := p.remote
+func (s side) claim(p plan.Expose, option string) error {
+	port := p.Remote
 	if s.local {
-		port = p.local
+		port = p.Local
 	}
 	if before, ok := s.ports[port]; ok {
 		return usagef("%s and %s both want %s", before, option, strings.TrimSpace(fmt.Sprintf(s.name, port)))

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/telepresence/telepresence/pkg/k8s/plan"
 	"github.com/telepresence/telepresence/pkg/session"
 )
 
@@ -208,3 +209,9 @@ func parseAlsoProxy(arg string) error {
 	}
 	return nil
 }
+
+// The grammar of ports and workloads is the plan's.
+
+func parsePort(arg string) error   { _, err := plan.ParsePort(arg); return err }
+func parsePorts(arg string) error  { _, err := plan.ParseExpose(arg); return err }
+func parseTarget(arg string) error { _, err := plan.ParseTarget(arg); return err }
