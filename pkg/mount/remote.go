@@ -295,7 +295,7 @@ func (w wire) Read(b []byte) (int, error) {
 func (w wire) Write(b []byte) (int, error) {
 	n, err := w.ReadWriteCloser.Write(b)
 	if err != nil {
-		err = fmt.Errorf("%w: %v", errBroken, err)
+		err = fmt.Errorf("%w: %s", errBroken, err.Error()) // not wrapped: it may be io.EOF
 	}
 	return n, err
 }
