@@ -20,7 +20,7 @@ import (
 )
 
 func init() { //nolint:gochecknoinits // the order of plugins is a variable of CoreDNS's
-	dnsserver.Directives = []string{"reload", "errors", "log", "health", "ready", "cache", "template", "hosts", "loadbalance", "loop", "kubernetes", "forward"}
+	dnsserver.Directives = []string{"reload", "errors", "log", "health", "ready", "cache", "hosts", "loadbalance", "loop", "kubernetes", "template", "forward"}
 }
 
 func main() { coremain.Run() }
