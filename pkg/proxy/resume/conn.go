@@ -22,6 +22,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/telepresence/telepresence/pkg/proxy/gate"
 )
 
 const (
@@ -30,6 +32,8 @@ const (
 	defaultBuffer = 4 << 20
 	// deadAfter is how many keepalive intervals without a byte make a transport a dead one.
 	deadAfter = 4
+	// unsentMost is how many bytes may wait to be sent before WaitRoom waits, so that nothing waits behind much.
+	unsentMost = 256 << 10
 	// linger is how long Close waits for what was written to leave.
 	linger = 5 * time.Second
 )
@@ -43,6 +47,9 @@ type Config struct {
 	// Buffer is how many bytes are kept in each direction, at most; the smaller of both sides' holds. Throughput is
 	// limited to this much per round trip. Default 4 MiB.
 	Buffer int
+	// Headroom is how many bytes more Write takes before it blocks, for a user whose bulk data goes through WaitRoom
+	// and whose control messages must never wait for the other side.
+	Headroom int
 	// Keepalive is how often a side says something; four times as long without a word from the other side, and the
 	// transport is dead. Default 5 s.
 	Keepalive time.Duration
@@ -85,10 +92,10 @@ type Conn struct {
 	wg   sync.WaitGroup
 
 	mu       sync.Mutex // guards the fields below
-	readable gate
-	writable gate
-	sendable gate // something for the transport's writer
-	send     ring // bytes the other side's user has not read
+	readable gate.Gate
+	writable gate.Gate
+	sendable gate.Gate // something for the transport's writer
+	send     ring      // bytes the other side's user has not read
 	sent     uint64
 	limit    int // send's length, at most
 	recv     ring
@@ -124,14 +131,14 @@ func (c *Conn) Read(p []byte) (int, error) {
 		switch {
 		case c.closing:
 			return 0, net.ErrClosed
-		case expired(c.reads):
+		case gate.Expired(c.reads) != nil:
 			return 0, os.ErrDeadlineExceeded
 		case c.recv.len() > 0 || len(p) == 0:
 			n := c.recv.read(c.recv.start, p)
 			c.recv.start += uint64(n)
 			if !c.ackDue && c.recv.start-c.acked >= uint64(c.limit/4) {
 				c.ackDue = true
-				c.sendable.open()
+				c.sendable.Open()
 			}
 			return n, nil
 		case c.finRead:
@@ -139,7 +146,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		case c.err != nil:
 			return 0, c.err
 		}
-		c.await(&c.readable, c.reads)
+		c.readable.Await(&c.mu, c.reads)
 	}
 }
 
@@ -151,7 +158,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 		switch {
 		case c.closing:
 			return n, net.ErrClosed
-		case expired(c.writes):
+		case gate.Expired(c.writes) != nil:
 			return n, os.ErrDeadlineExceeded
 		case c.finRead:
 			return n, syscall.EPIPE
@@ -160,31 +167,41 @@ func (c *Conn) Write(p []byte) (int, error) {
 		case len(p) == n:
 			return n, nil
 		}
-		if room := min(c.limit-c.send.len(), len(p)-n); room > 0 {
+		if room := min(c.limit+c.cfg.Headroom-c.send.len(), len(p)-n); room > 0 {
 			c.send.grow(room)
 			n += c.send.append(p[n : n+room])
-			c.sendable.open()
+			c.sendable.Open()
 			continue
 		}
-		c.await(&c.writable, c.writes)
+		c.writable.Await(&c.mu, c.writes)
 	}
 }
 
-// await waits for g to open or the deadline to pass. c.mu is held before and after, not meanwhile.
-func (c *Conn) await(g *gate, deadline time.Time) {
-	changed := g.wait()
-	c.mu.Unlock()
-	_ = waitUntil(changed, deadline) // the caller looks at the deadline again
+// WaitRoom waits until the buffer has room and little of it still waits to be sent. It returns the error that Write
+// would. Deadlines don't hold for it.
+func (c *Conn) WaitRoom() error {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		switch {
+		case c.closing:
+			return net.ErrClosed
+		case c.finRead:
+			return syscall.EPIPE
+		case c.err != nil:
+			return c.err
+		case c.send.len() < c.limit && c.send.end-c.sent < unsentMost:
+			return nil
+		}
+		c.writable.Await(&c.mu, time.Time{})
+	}
 }
-
-func expired(deadline time.Time) bool { return !deadline.IsZero() && !time.Now().Before(deadline) }
 
 // wakeLocked wakes everybody who waits for anything.
 func (c *Conn) wakeLocked() {
-	c.readable.open()
-	c.writable.open()
-	c.sendable.open()
+	c.readable.Open()
+	c.writable.Open()
+	c.sendable.Open()
 }
 
 // Close sends what was written, as far as there is a transport that takes it within 5 s, tells the other side, and
@@ -265,8 +282,8 @@ func (c *Conn) setDeadline(d *time.Time, t time.Time) error {
 		return net.ErrClosed
 	}
 	*d = t
-	c.readable.open()
-	c.writable.open()
+	c.readable.Open()
+	c.writable.Open()
 	return nil
 }
 

@@ -17,7 +17,7 @@ const (
 )
 
 // Dial makes a transport with dial and a Conn on it. When the transport is lost, dial is called again, until one
-// attempt succeeds or the grace is over. ctx bounds the Conn's whole life; cfg.Token must be the listener's.
+// attempt succeeds or the grace is over. ctx bounds the first attempt only; cfg.Token must be the listener's.
 //
 // ErrBusy and ErrDenied are final; any other error of the first attempt is returned as it is, and the caller may
 // try again.
@@ -32,7 +32,7 @@ func Dial(ctx context.Context, dial func(context.Context) (net.Conn, error), cfg
 		return nil, err
 	}
 	c.next = func(ctx context.Context) (*transport, error) { return c.reconnect(ctx, dial) }
-	c.start(ctx, t)
+	c.start(context.WithoutCancel(ctx), t) // until Close
 	return c, nil
 }
 

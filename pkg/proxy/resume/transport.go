@@ -101,7 +101,7 @@ func (c *Conn) receiveData(br io.Reader, size int) error {
 		c.mu.Lock()
 		c.recv.end += uint64(n)
 		if n > 0 {
-			c.readable.open()
+			c.readable.Open()
 		}
 		c.mu.Unlock()
 		if err != nil {
@@ -120,7 +120,8 @@ func (c *Conn) receiveAck(ack uint64) error {
 	}
 	if ack > c.send.start {
 		c.send.start = ack
-		c.writable.open()
+		c.writable.Open()
+		c.sendable.Open()
 	}
 	c.recv.shrink() // here and not in watch: receiveData relies on nobody else touching recv.buf
 	return nil
@@ -134,7 +135,7 @@ func (c *Conn) transmit(t *transport) {
 	for idle := false; ; {
 		c.mu.Lock()
 		out := c.fillLocked(buf[:0], idle)
-		more := c.sendable.wait()
+		more := c.sendable.Changed()
 		c.mu.Unlock()
 		idle = false
 		if len(out) > 0 {
@@ -166,10 +167,12 @@ func (c *Conn) fillLocked(b []byte, idle bool) []byte {
 		c.acked = c.recv.start
 		b = appendAck(b, c.acked)
 	}
-	if data := c.send.from(c.sent); len(data) > 0 {
-		data = data[:min(len(data), maxData)]
+	room := int(c.send.start) + c.limit - int(c.sent) // what the other side can hold
+	if data := c.send.from(c.sent); len(data) > 0 && room > 0 {
+		data = data[:min(len(data), maxData, room)]
 		b = append(appendData(b, len(data)), data...)
 		c.sent += uint64(len(data))
+		c.writable.Open()
 	}
 	if c.closing && c.sent == c.send.end && !c.finSent {
 		c.finSent = true
