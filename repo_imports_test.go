@@ -68,13 +68,17 @@ func importTable() map[string]edges {
 			".": "client, guard and leave run the same restore: standard library only",
 		}},
 		"pkg/proxy": {
-			may: []string{"pkg/proxy/resume"},
+			may: []string{"pkg/proxy/resume", "pkg/proxy/gate"},
 			banned: map[string]string{
 				"k8s.io/": anyConn, "sigs.k8s.io/": anyConn,
 				"gvisor.dev/": "packets are the engine's",
 			},
 		},
-		"pkg/proxy/resume": {banned: map[string]string{".": "a net.Conn over net.Conns: standard library only"}},
+		"pkg/proxy/resume": {
+			may:    []string{"pkg/proxy/gate"},
+			banned: map[string]string{".": "a net.Conn over net.Conns: standard library only"},
+		},
+		"pkg/proxy/gate": {banned: map[string]string{".": leafReason}},
 		"pkg/vpn": {
 			may:    []string{"pkg/vpn/tun"},
 			banned: map[string]string{"k8s.io/": "the engine knows devices and a Dialer"},

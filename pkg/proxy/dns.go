@@ -160,7 +160,7 @@ func exchangeUDP(ctx context.Context, server netip.AddrPort, query []byte) ([]by
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is lost by it
+	defer conn.Close()
 	if _, err := conn.Write(query); err != nil {
 		return nil, err
 	}
@@ -183,7 +183,7 @@ func exchangeTCP(ctx context.Context, server netip.AddrPort, query []byte) ([]by
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is lost by it
+	defer conn.Close()
 	msg := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(query)), uint16(len(query)))
 	if _, err := conn.Write(append(msg, query...)); err != nil {
 		return nil, err

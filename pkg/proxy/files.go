@@ -37,7 +37,7 @@ func (s *session) openSession(_ context.Context, nc ssh.NewChannel) {
 	if err != nil {
 		return
 	}
-	defer ch.Close() //nolint:errcheck // fails when the client was first
+	defer ch.Close()
 	served := false
 	for req := range reqs {
 		var sub subsystem

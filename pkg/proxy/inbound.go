@@ -169,7 +169,7 @@ func (s *session) openListen(ctx context.Context, nc ssh.NewChannel) {
 		refuse(nc, err)
 		return
 	}
-	defer l.Close() //nolint:errcheck // already closed in the usual case
+	defer l.Close()
 	ch, reqs, err := nc.Accept()
 	if err != nil {
 		return

@@ -97,7 +97,7 @@ func (s *session) openListenUDP(ctx context.Context, nc ssh.NewChannel) {
 		refuse(nc, err)
 		return
 	}
-	defer pc.Close() //nolint:errcheck // nothing is lost by it
+	defer pc.Close()
 	sock, ok := pc.(*net.UDPConn)
 	if !ok {
 		refuse(nc, syscall.EINVAL) // can't be

@@ -79,14 +79,14 @@ func serve(ctx context.Context, l net.Listener, cfg ServerConfig) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { sv.answerReady(answers) })
-	defer answers.Close() //nolint:errcheck // nothing is lost by it
+	defer answers.Close()
 
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx)) // streams outlive ctx by the drain time
 	defer cancel()
 	streams := resume.Listen(life, l, resume.Config{
 		Token: cfg.Token, Grace: cfg.Grace, Buffer: cfg.Buffer, Headroom: headroom, Log: sv.log,
 	})
-	defer streams.Close() //nolint:errcheck // never fails
+	defer streams.Close()
 	for {
 		stream, err := sv.await(ctx, streams)
 		if err != nil {
@@ -137,7 +137,7 @@ func (sv *server) serveStream(ctx context.Context, stream *resume.Conn) (goodbye
 	s := sv.newSession()
 	s.room = stream.WaitRoom
 	defer sv.ready.Store(false)
-	defer stream.Close() //nolint:errcheck // never fails
+	defer stream.Close()
 	if err := s.serve(ctx, stream, sv.ssh); err != nil {
 		sv.log.Info("client ended", "reason", err)
 	}

@@ -136,7 +136,7 @@ func (s *session) openUDP(_ context.Context, nc ssh.NewChannel) {
 		refuse(nc, err)
 		return
 	}
-	defer sock.Close() //nolint:errcheck // nothing is lost by it
+	defer sock.Close()
 	ch, reqs, err := nc.Accept()
 	if err != nil {
 		return

@@ -33,6 +33,7 @@ package proxy
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net/netip"
 
@@ -172,7 +173,7 @@ func cutAddr(b []byte) (netip.AddrPort, []byte, error) {
 
 // noEOF is err, but the end in the middle of something is not an ordinary end.
 func noEOF(err error) error {
-	if err == io.EOF { //nolint:errorlint // what readers return bare
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
