@@ -37,7 +37,7 @@ func ping(ctx context.Context, addr netip.Addr, payload []byte) error {
 		return err
 	}
 	sock := os.NewFile(uintptr(fd), "ping")
-	defer sock.Close()                          
+	defer sock.Close()
 	if err := unix.Connect(fd, to); err != nil { // so that ICMP errors come back as errnos
 		return err
 	}
