@@ -20,8 +20,8 @@ import (
 var version = "dev"
 
 func main() {
-	if role, ok := roles()[reexecRole(os.Args)]; ok {
-		os.Exit(role(os.Args))
+	if code, ok := reexec(os.Args[1:]); ok {
+		os.Exit(code)
 	}
 	streams := streams{os.Stdin, os.Stdout, os.Stderr}
 	name, args := programName(os.Args[0]), os.Args[1:]
