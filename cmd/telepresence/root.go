@@ -74,7 +74,7 @@ func (p *program) runRoot(ctx context.Context, typed func(string) bool) error {
 	defer closeLog()
 
 	o := s.Options
-	o.Version, o.Grace = version, grace
+	o.Version, o.AgentImage, o.Grace = version, p.agentImage(), grace
 	o.Environ = p.environ
 	o.Stdin, o.Stdout, o.Stderr = p.streams.in, p.streams.out, p.streams.err
 	o.Log = log
