@@ -5,7 +5,6 @@ package k8s
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -52,7 +51,7 @@ type Cluster struct {
 	dynamic   dynamic.Interface
 	mapper    meta.RESTMapper
 	clock     *clock
-	noWS      atomic.Bool // port-forwarding over WebSocket was refused once, and SPDY was not
+	noWS      *atomic.Bool // port-forwarding over WebSocket was refused once, and SPDY was not
 }
 
 // Connect reads the kubeconfig files as kubectl does: all of KUBECONFIG, then ~/.kube/config, then the pod's own
@@ -89,7 +88,7 @@ func Connect(cfg Config) (*Cluster, error) {
 
 // connect makes the clients. config becomes the Cluster's.
 func connect(config *rest.Config, name, namespace string) (*Cluster, error) {
-	c := &Cluster{context: name, namespace: namespace, config: config, clock: new(clock)}
+	c := &Cluster{context: name, namespace: namespace, config: config, clock: new(clock), noWS: new(atomic.Bool)}
 	config.QPS, config.Burst = 50, 100
 	config.UserAgent = "telepresence"
 	config.WarningHandler = rest.NoWarnings{}
@@ -103,6 +102,13 @@ func connect(config *rest.Config, name, namespace string) (*Cluster, error) {
 	}
 	c.mapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(c.core.Discovery()))
 	return c, nil
+}
+
+// in is the same cluster, in another namespace.
+func (c *Cluster) in(namespace string) *Cluster {
+	other := *c
+	other.namespace = namespace
+	return &other
 }
 
 // Context is the name of the kubeconfig's context, "in-cluster" for a pod's own service account.
@@ -249,8 +255,3 @@ func (k *clock) wrap(next http.RoundTripper) http.RoundTripper {
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
-
-// ended says whether an error is ctx's own end, rather than the cluster's.
-func ended(ctx context.Context, err error) bool {
-	return ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || err == nil)
-}

@@ -194,7 +194,7 @@ func hopeless(pod *corev1.Pod, what string, events []corev1.Event) error {
 	if len(told) > 0 {
 		hint = "the cluster's events: " + strings.Join(told, " | ")
 	}
-	return &trouble{what: fmt.Sprintf("the proxy pod %q cannot start: %s", pod.Name, what), hint: hint}
+	return &trouble{what: fmt.Sprintf("pod %q cannot start: %s", pod.Name, what), hint: hint}
 }
 
 func condition(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodCondition {

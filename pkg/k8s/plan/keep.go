@@ -66,6 +66,13 @@ func (p *Plan) Left() int32 {
 // restore are the requests that bring the originals back.
 func (p *Plan) restore() []undo.Request {
 	list := []undo.Request{}
+	if p.OriginalsFirst { // the other way round, too, only one of the two can be there
+		list = append(list, undo.Request{
+			What: "delete pod " + p.Pod.Name, Method: http.MethodDelete, Path: p.path("v1", "pods", p.Pod.Name),
+			ContentType: "application/json", Body: encode(map[string]any{"gracePeriodSeconds": 5}), // originals wait for it
+			Ignore: []int{http.StatusNotFound},
+		})
+	}
 	if p.Strategy == Adopt {
 		list = append(list, undo.Request{
 			What:   fmt.Sprintf("take pod %s out of its ReplicaSet", p.Pod.Name),
