@@ -32,7 +32,7 @@ func importTable() map[string]edges {
 				"pkg/session",                             // a session is one call
 				"pkg/k8s", "pkg/k8s/plan", "pkg/k8s/undo", // list, leave, completion; the grammar of PORT[:REMOTE] and NAME[:CONTAINER]
 				"pkg/doctor", "pkg/mount", "images", "pkg/imagecache",
-				"pkg/vpn/sandbox", "pkg/vpn/host", "pkg/dockerrun", // re-exec, checks
+				"pkg/vpn/sandbox", "pkg/vpn/host", "pkg/dockerrun", "pkg/process", // re-exec, checks
 			},
 		},
 		"cmd/telepresence-agent": {
@@ -49,6 +49,7 @@ func importTable() map[string]edges {
 			may: []string{
 				"pkg/k8s", "pkg/k8s/plan", "pkg/k8s/undo", "pkg/proxy", "pkg/vpn", "pkg/vpn/tun", "pkg/vpn/resolver",
 				"pkg/vpn/sandbox", "pkg/vpn/host", "pkg/dockerrun", "pkg/mount", "images", "pkg/imagecache",
+				"pkg/process",
 			},
 			banned: map[string]string{"github.com/spf13/": "a session knows no command line"},
 		},
@@ -67,21 +68,26 @@ func importTable() map[string]edges {
 			".": "client, guard and leave run the same restore: standard library only",
 		}},
 		"pkg/proxy": {
-			may: []string{"pkg/proxy/resume"},
+			may: []string{"pkg/proxy/resume", "pkg/proxy/gate"},
 			banned: map[string]string{
 				"k8s.io/": anyConn, "sigs.k8s.io/": anyConn,
 				"gvisor.dev/": "packets are the engine's",
 			},
 		},
-		"pkg/proxy/resume": {banned: map[string]string{".": "a net.Conn over net.Conns: standard library only"}},
+		"pkg/proxy/resume": {
+			may:    []string{"pkg/proxy/gate"},
+			banned: map[string]string{".": "a net.Conn over net.Conns: standard library only"},
+		},
+		"pkg/proxy/gate": {banned: map[string]string{".": leafReason}},
 		"pkg/vpn": {
 			may:    []string{"pkg/vpn/tun"},
 			banned: map[string]string{"k8s.io/": "the engine knows devices and a Dialer"},
 		},
 		"pkg/vpn/tun":      {banned: map[string]string{"k8s.io/": leafReason}},
 		"pkg/vpn/resolver": {banned: map[string]string{"k8s.io/": leafReason, "gvisor.dev/": leafReason}},
+		"pkg/process":      {banned: map[string]string{"k8s.io/": leafReason}},
 		"pkg/vpn/sandbox": {
-			may:    []string{"pkg/vpn/tun", "pkg/doctor"},
+			may:    []string{"pkg/vpn/tun", "pkg/doctor", "pkg/process"},
 			banned: map[string]string{"gvisor.dev/": noTunnel, "k8s.io/": noTunnel},
 		},
 		"pkg/vpn/host": {

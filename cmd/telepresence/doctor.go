@@ -12,6 +12,7 @@ import (
 
 	"github.com/telepresence/telepresence/pkg/doctor"
 	"github.com/telepresence/telepresence/pkg/mount"
+	"github.com/telepresence/telepresence/pkg/vpn/sandbox"
 )
 
 // checkTimeout bounds each check: a cluster that doesn't answer is an answer.
@@ -48,6 +49,7 @@ func (p *program) newDoctorCmd() *cobra.Command {
 // checkGroups collects the checks of the packages that do the work.
 func (p *program) checkGroups() []checkGroup {
 	return []checkGroup{
+		{title: "--method inject-tcp", method: true, checks: sandbox.Checks()},
 		{title: "the pod's files (--mount)", checks: mount.Checks()},
 	}
 }

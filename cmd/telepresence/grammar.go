@@ -44,7 +44,7 @@ func swallow(row flagRow, args []string, i int) (line, error) {
 	if _, first, ok := strings.Cut(args[i], "="); ok {
 		rest = append([]string{first}, rest...)
 	}
-	if len(rest) == 0 {
+	if len(rest) == 0 || rest[0] == "" {
 		return line{}, usagef("--%s needs an argument, %s", row.name, row.arg)
 	}
 	return line{args: args[:i:i], swallow: row.name, rest: rest}, nil

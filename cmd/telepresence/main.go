@@ -12,17 +12,23 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/spf13/cobra"
 )
 
 // version is set by the linker: -X main.version=1.2.3.
 var version = "dev"
 
 func main() {
-	if role, ok := roles()[reexecRole(os.Args)]; ok {
-		os.Exit(role(os.Args))
+	if code, ok := reexec(os.Args[1:]); ok {
+		os.Exit(code)
 	}
 	streams := streams{os.Stdin, os.Stdout, os.Stderr}
-	os.Exit(newProgram(programName(os.Args[0]), streams, os.Environ()).run(os.Args[1:]))
+	name, args := programName(os.Args[0]), os.Args[1:]
+	if strings.HasPrefix(filepath.Base(os.Args[0]), "kubectl_complete-") { // how kubectl asks a plugin for completions
+		args = append([]string{cobra.ShellCompRequestCmd}, args...)
+	}
+	os.Exit(newProgram(name, streams, os.Environ()).run(args))
 }
 
 // streams are the files a program begins with.
@@ -32,7 +38,7 @@ type streams struct{ in, out, err *os.File }
 // plugin kubectl-telepresence for the command "kubectl telepresence".
 func programName(argv0 string) string {
 	name := strings.TrimSuffix(filepath.Base(argv0), ".exe")
-	if strings.HasPrefix(name, "kubectl-") {
+	if strings.HasPrefix(name, "kubectl") {
 		return "kubectl telepresence"
 	}
 	return "telepresence"

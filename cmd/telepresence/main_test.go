@@ -12,8 +12,9 @@ var update = flag.Bool("update", false, "rewrite golden text: scripts, docs/refe
 
 func TestMain(m *testing.M) {
 	testscript.Main(leakChecked{m}, map[string]func(){
-		"telepresence":         main,
-		"kubectl-telepresence": main,
+		"telepresence":                  main,
+		"kubectl-telepresence":          main,
+		"kubectl_complete-telepresence": main,
 	})
 }
 

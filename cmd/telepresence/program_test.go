@@ -77,7 +77,8 @@ func TestOptions(t *testing.T) {
 				t.Fatalf("exit code %d: %s", code, &c.stderr)
 			}
 			got := c.got
-			got.Version, got.Environ, got.Stdin, got.Stdout, got.Stderr, got.Log = "", nil, nil, nil, nil, nil
+			got.Version, got.Grace, got.AgentImage = "", 0, ""
+			got.Environ, got.Stdin, got.Stdout, got.Stderr, got.Log = nil, nil, nil, nil, nil
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("\n got %+v\nwant %+v", got, want)
 			}

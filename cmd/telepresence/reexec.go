@@ -1,17 +1,30 @@
 package main
 
-// reexecRole is the name under which the program started itself, or empty: the
-// first argument, where it is one that no user types.
-func reexecRole(argv []string) string {
-	if len(argv) < 2 {
-		return ""
+import (
+	"github.com/telepresence/telepresence/pkg/process"
+	"github.com/telepresence/telepresence/pkg/vpn/sandbox"
+)
+
+// reexec is what the program does when it has started itself: its first
+// argument is then a role, a word that no user types. It returns the exit code,
+// or false where the user started the program. It is asked before anything else.
+func reexec(args []string) (code int, ok bool) {
+	if code, ok := process.Main(args); ok {
+		return code, true
 	}
-	return argv[1]
+	if len(args) == 0 {
+		return 0, false
+	}
+	role, ok := roles()[args[0]]
+	if !ok {
+		return 0, false
+	}
+	return role(args[1:]), true
 }
 
-// roles says what the program is when it starts itself. This is looked at
-// before anything else: a role gets the raw arguments and returns the exit
-// code.
-func roles() map[string]func(argv []string) int {
-	return map[string]func(argv []string) int{}
+// roles says who takes the program over, with the arguments after the role.
+func roles() map[string]func(args []string) int {
+	return map[string]func(args []string) int{
+		sandbox.Role: sandbox.Main,
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -15,6 +16,10 @@ Nothing else changes on this machine or in the cluster, and nothing stays behind
 const rootExample = `  telepresence --swap-deployment web --expose 8080 --run npm start
   telepresence --swap-deployment web:app --expose 3000:80 --run-shell
   telepresence --new-deployment try --docker-run --rm -it -v $PWD:/src node:20`
+
+// grace is how long a proxy waits for a client that is gone: long enough for a
+// laptop that changes networks, short enough for whoever needs the originals.
+const grace = time.Minute
 
 // newRoot makes the command tree: the flag form, and the sub-commands.
 func (p *program) newRoot() *cobra.Command {
@@ -69,7 +74,7 @@ func (p *program) runRoot(ctx context.Context, typed func(string) bool) error {
 	defer closeLog()
 
 	o := s.Options
-	o.Version = version
+	o.Version, o.AgentImage, o.Grace = version, p.agentImage(), grace
 	o.Environ = p.environ
 	o.Stdin, o.Stdout, o.Stderr = p.streams.in, p.streams.out, p.streams.err
 	o.Log = log

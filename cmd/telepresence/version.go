@@ -1,25 +1,29 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"runtime"
 
 	"github.com/spf13/cobra"
+
+	"github.com/telepresence/telepresence/images"
 )
 
 // versionFacts is what the version sub-command tells.
 type versionFacts struct {
-	Version string `json:"version"`
-	Go      string `json:"go"`
-	System  string `json:"system"`
+	Version    string `json:"version"`
+	AgentImage string `json:"agentImage"`
+	Go         string `json:"go"`
+	System     string `json:"system"`
 }
 
 func (p *program) newVersionCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "Print the version of this program",
+		Short: "Print the version of this program, and the image of the agent that it starts",
 		RunE: func(*cobra.Command, []string) error {
-			return p.runVersion(versionFacts{version, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH})
+			return p.runVersion(versionFacts{version, p.agentImage(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH})
 		},
 	}
 }
@@ -28,7 +32,13 @@ func (p *program) runVersion(v versionFacts) error {
 	if p.settings.output == "json" {
 		return p.resultJSON(v)
 	}
-	return p.ui.result("telepresence " + v.Version + " (" + v.Go + ", " + v.System + ")\n")
+	return p.ui.result("telepresence " + v.Version + " (" + v.Go + ", " + v.System + ")\nagent image " + v.AgentImage + "\n")
+}
+
+// agentImage is the reference of the agent's image: this version's, in the
+// release's registry, unless the environment says otherwise.
+func (p *program) agentImage() string {
+	return images.AgentRef(p.variable("TELEPRESENCE_REGISTRY"), cmp.Or(p.variable("TELEPRESENCE_VERSION"), version))
 }
 
 // resultJSON writes a sub-command's result as JSON.

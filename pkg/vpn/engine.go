@@ -220,18 +220,25 @@ func everything(bytes int) tcpip.Subnet {
 	return s
 }
 
-// start runs f as a flow that Run waits for, unless the engine is closing or
-// admit, which is called with the mutex held, refuses. f must end soon after
-// its context does.
-func (e *Engine) start(admit func() bool, f func(context.Context)) bool {
+// begin counts one more flow of a kind, and gives it its context, unless there
+// are limit of them already or the engine is closing. Run waits for its end.
+func (e *Engine) begin(kind *int, limit int) (context.Context, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.closed || !admit() {
-		return false
+	if e.closed || *kind >= limit {
+		return nil, false
 	}
-	ctx := e.run
-	e.flows.Go(func() { f(ctx) })
-	return true
+	*kind++
+	e.flows.Add(1)
+	return e.run, true
+}
+
+// end counts one flow less.
+func (e *Engine) end(kind *int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	*kind--
+	e.flows.Done()
 }
 
 // isDNS reports whether a flow goes to the engine's own DNS server.

@@ -1,8 +1,6 @@
 package vpn
 
 import (
-	"context"
-
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
@@ -82,29 +80,21 @@ func (e *Engine) handlePing(id stack.TransportEndpointID, pkt *stack.PacketBuffe
 	if !reachable(id.LocalAddress) {
 		return true
 	}
+	ctx, ok := e.begin(&e.pings, maxPings)
+	if !ok {
+		return true
+	}
 	request := quote(pkt)
-	e.start(
-		func() bool {
-			if e.pings >= maxPings {
-				return false
-			}
-			e.pings++
-			return true
-		},
-		func(ctx context.Context) {
-			defer func() {
-				e.mu.Lock()
-				defer e.mu.Unlock()
-				e.pings--
-			}()
-			dst := address(id.LocalAddress)
-			if err := e.dialer.Ping(ctx, dst, message[header.ICMPv4MinimumSize:]); err != nil {
-				e.log.Debug("icmp: ping", "to", dst, "error", err)
-				e.reject(request, verdictOf(err))
-				return
-			}
-			e.answerPing(id, message)
-		})
+	e.flows.Go(func() {
+		defer e.end(&e.pings)
+		dst := address(id.LocalAddress)
+		if err := e.dialer.Ping(ctx, dst, message[header.ICMPv4MinimumSize:]); err != nil {
+			e.log.Debug("icmp: ping", "to", dst, "error", err)
+			e.reject(request, verdictOf(err))
+			return
+		}
+		e.answerPing(id, message)
+	})
 	return true
 }
 

@@ -29,49 +29,32 @@ func (e *Engine) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer
 	if !reachable(id.LocalAddress) {
 		return true
 	}
-	e.start(
-		func() bool {
-			if e.udpFlows >= maxUDPFlows {
-				return false
-			}
-			e.udpFlows++
-			return true
-		},
-		e.acceptUDP(id, pkt))
-	return true
-}
-
-// acceptUDP makes the endpoint of a flow at once, and returns what sees the
-// flow through.
-func (e *Engine) acceptUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) func(context.Context) {
-	first := quote(pkt)
+	ctx, ok := e.begin(&e.udpFlows, maxUDPFlows)
+	if !ok {
+		return true
+	}
 	queue := new(waiter.Queue)
 	ep, err := udp.NewForwarderRequest(e.stack, id, pkt.Clone()).CreateEndpoint(queue)
-	if err == nil {
-		ep.SocketOptions().SetReceiveBufferSize(udpBuffer, true)
+	if err != nil {
+		e.log.Debug("udp: accepting", "to", destination(id), "error", err.String())
+		e.end(&e.udpFlows)
+		return true
 	}
-	return func(ctx context.Context) {
-		defer func() {
-			e.mu.Lock()
-			defer e.mu.Unlock()
-			e.udpFlows--
-		}()
-		if err != nil {
-			e.log.Debug("udp: accepting", "to", destination(id), "error", err.String())
-			return
-		}
-		near := gonet.NewUDPConn(queue, ep)
+	ep.SocketOptions().SetReceiveBufferSize(udpBuffer, true)
+	near, first := gonet.NewUDPConn(queue, ep), quote(pkt)
+	e.flows.Go(func() {
+		defer e.end(&e.udpFlows)
 		defer func() { _ = near.Close() }()
 		if e.isDNS(id) {
 			e.serveDNSOverUDP(ctx, near)
 			return
 		}
-		dst := destination(id)
 		if err := e.joinUDP(ctx, near, id); err != nil {
-			e.log.Debug("udp", "to", dst, "error", err)
+			e.log.Debug("udp", "to", destination(id), "error", err)
 			e.reject(first, verdictOf(err))
 		}
-	}
+	})
+	return true
 }
 
 // joinUDP carries datagrams both ways until none has come for the idle time,
@@ -90,16 +73,8 @@ func (e *Engine) joinUDP(ctx context.Context, near net.Conn, id stack.TransportE
 		active = make(chan struct{}, 1)
 		broken = make(chan error, 2)
 	)
-	pumps.Go(func() {
-		if err := pumpDatagrams(near, far, active); err != nil {
-			broken <- err
-		}
-	})
-	pumps.Go(func() {
-		if err := pumpDatagrams(far, near, active); err != nil {
-			broken <- err
-		}
-	})
+	pumps.Go(func() { broken <- pumpDatagrams(near, far, active) })
+	pumps.Go(func() { broken <- pumpDatagrams(far, near, active) })
 	timer := time.NewTimer(idle)
 	defer timer.Stop()
 	for over := false; !over; {
@@ -120,8 +95,8 @@ func (e *Engine) joinUDP(ctx context.Context, near net.Conn, id stack.TransportE
 	return err
 }
 
-// pumpDatagrams copies datagrams until either side fails, and says in active
-// that it does.
+// pumpDatagrams copies datagrams until either side fails, as the error says.
+// It tells active of each.
 func pumpDatagrams(src, dst net.Conn, active chan<- struct{}) error {
 	buf := make([]byte, maxDatagram)
 	for {

@@ -1,0 +1,71 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+// ErrNotReady is an agent's answer while its client has not said that the pod is ready.
+var ErrNotReady = errors.New("not ready")
+
+const (
+	answerReady    = "ready\n"
+	answerNotReady = "not ready\n"
+)
+
+// readyAddr is where the agent of a session port answers whether the pod is ready: an abstract unix socket of the
+// pod's network, since the container's file system may be read-only.
+func readyAddr(port uint16) string { return fmt.Sprintf("@telepresence-agent/%d", port) }
+
+func (sv *server) listenReady(port uint16) (net.Listener, error) {
+	return net.Listen("unix", readyAddr(port))
+}
+
+// answerReady answers until l is closed.
+func (sv *server) answerReady(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			sv.log.Warn("answering whether the pod is ready", "error", err)
+			timer := time.NewTimer(time.Second) // out of descriptors, most likely
+			<-timer.C
+			continue
+		}
+		text := answerNotReady
+		if sv.ready.Load() {
+			text = answerReady
+		}
+		_, _ = io.WriteString(conn, text) // fits into any socket's buffer; who doesn't read it, doesn't know
+		_ = conn.Close()
+	}
+}
+
+// Ready asks the agent of a session port of this pod whether the pod is ready: nil if so, else ErrNotReady or what
+// keeps the agent from answering.
+func Ready(ctx context.Context, port uint16) error {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", readyAddr(port))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return err
+		}
+	}
+	text, err := io.ReadAll(io.LimitReader(conn, int64(len(answerNotReady))))
+	if err != nil {
+		return err
+	}
+	if string(text) != answerReady {
+		return ErrNotReady
+	}
+	return nil
+}

@@ -1,0 +1,155 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/telepresence/telepresence/pkg/proxy/resume"
+)
+
+const (
+	// authTime is how long a client may take to show its key.
+	authTime = 30 * time.Second
+	// drainTime is how long flows may go on after the agent has announced its end.
+	drainTime = 25 * time.Second
+)
+
+// ErrNoClient is the end of an agent that has had no client for its grace.
+var ErrNoClient = errors.New("no client has been connected")
+
+// ServerConfig is what an agent runs with.
+type ServerConfig struct {
+	// Port is the session port, on the pod's loopback.
+	Port uint16
+	// HostKey, ClientPublic and Token are the agent's part of the session's Keys.
+	HostKey, ClientPublic, Token []byte
+	// Grace is how long to live without a client. Standing agents live on, also after a Goodbye.
+	Grace    time.Duration
+	Standing bool
+	// Buffer is how many bytes are kept in each direction until the client has them. Default 4 MiB.
+	Buffer int
+	// Version is the agent's, told to clients.
+	Version string
+	// Log gets what happens, never a secret. Default: nothing is logged.
+	Log *slog.Logger
+}
+
+// server is a running agent.
+type server struct {
+	cfg   ServerConfig
+	ssh   *ssh.ServerConfig
+	log   *slog.Logger
+	ready atomic.Bool
+}
+
+// Serve is the agent: it serves one client at a time and returns nil after its Goodbye, ErrNoClient when the grace is
+// over, and the cause of ctx's end when ctx ends. In the last case the client is told first, and its flows may go on
+// until it says Goodbye, at most 25 s.
+func Serve(ctx context.Context, cfg ServerConfig) error {
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(cfg.Port))))
+	if err != nil {
+		return err
+	}
+	return serve(ctx, l, cfg)
+}
+
+// serve is Serve on a listener, which it closes.
+func serve(ctx context.Context, l net.Listener, cfg ServerConfig) error {
+	sv := &server{cfg: cfg, log: cfg.Log}
+	if sv.log == nil {
+		sv.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if sv.ssh, err = (Keys{HostKey: cfg.HostKey, ClientPublic: cfg.ClientPublic}).serverConfig(); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	answers, err := sv.listenReady(portOf(l))
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { sv.answerReady(answers) })
+	defer answers.Close()
+
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx)) // streams outlive ctx by the drain time
+	defer cancel()
+	streams := resume.Listen(life, l, resume.Config{
+		Token: cfg.Token, Grace: cfg.Grace, Buffer: cfg.Buffer, Headroom: headroom, Log: sv.log,
+	})
+	defer streams.Close()
+	for {
+		stream, err := sv.await(ctx, streams)
+		if err != nil {
+			return err
+		}
+		goodbye := sv.serveStream(ctx, stream)
+		lost := stream.Err() != nil
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case goodbye && !cfg.Standing:
+			sv.log.Info("the client said goodbye")
+			return nil
+		case lost && !cfg.Standing:
+			return fmt.Errorf("%w: %w", ErrNoClient, stream.Err())
+		}
+	}
+}
+
+// await waits for the next client, within the grace.
+func (sv *server) await(ctx context.Context, streams *resume.Listener) (*resume.Conn, error) {
+	short, cancel := ctx, func() {}
+	if !sv.cfg.Standing {
+		short, cancel = context.WithTimeout(ctx, sv.cfg.Grace)
+	}
+	defer cancel()
+	stream, err := streams.Accept(short)
+	switch {
+	case err == nil:
+		return stream, nil
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case short.Err() != nil:
+		return nil, fmt.Errorf("%w for %v", ErrNoClient, sv.cfg.Grace)
+	}
+	return nil, err
+}
+
+func portOf(l net.Listener) uint16 {
+	if a, ok := l.Addr().(*net.TCPAddr); ok {
+		return a.AddrPort().Port()
+	}
+	return 0
+}
+
+// serveStream serves a client until it ends, and says whether it said goodbye.
+func (sv *server) serveStream(ctx context.Context, stream *resume.Conn) (goodbye bool) {
+	s := sv.newSession()
+	s.room = stream.WaitRoom
+	defer sv.ready.Store(false)
+	defer stream.Close()
+	if err := s.serve(ctx, stream, sv.ssh); err != nil {
+		sv.log.Info("client ended", "reason", err)
+	}
+	return s.goodbye.Load()
+}
+
+func (sv *server) newSession() *session {
+	return &session{
+		log:     sv.log,
+		version: sv.cfg.Version,
+		ready:   &sv.ready,
+		names:   nameservers{path: "/etc/resolv.conf", port: 53},
+		dials:   make(map[uint32]context.CancelFunc),
+	}
+}
