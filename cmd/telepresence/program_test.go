@@ -27,7 +27,7 @@ func newCall(t *testing.T, environ ...string) *call {
 	c := &call{}
 	c.program = newProgram("telepresence", streams{os.Stdin, os.Stdout, os.Stderr},
 		append([]string{"XDG_CONFIG_HOME=" + t.TempDir(), "TELEPRESENCE_LOGFILE=" + filepath.Join(t.TempDir(), "log")}, environ...))
-	c.ui = &tui{out: &c.stderr, err: &c.stderr, width: func() int { return 0 }}
+	c.ui = &tui{out: &c.stderr, err: &c.stderr, screen: func() screen { return screen{} }}
 	c.runSession = func(_ context.Context, o session.Options, _ session.Events) (int, error) {
 		c.got = o
 		return 0, nil

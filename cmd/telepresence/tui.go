@@ -9,7 +9,8 @@ package main
 //   - An error is the problem in one sentence. What to do about it follows on a
 //     line of its own: "T: hint: ".
 //   - What is waited for is shown on a line that the next one replaces, if
-//     stderr is a terminal; otherwise each change is a line that stays.
+//     stderr is a terminal. While the user's process has that terminal, it is
+//     not shown. In a file or a pipe each change is a line that stays.
 //   - No colours, no spinners, no decoration.
 
 import (
@@ -18,8 +19,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-
-	"golang.org/x/term"
 )
 
 // prefix begins every line of ours on stderr.
@@ -29,7 +28,7 @@ const prefix = "T: "
 // goroutine.
 type tui struct {
 	out, err io.Writer
-	width    func() int // columns of the terminal behind err; 0 if there is none
+	screen   func() screen // behind err, now
 
 	mu      sync.Mutex // guards the fields below, and the order of lines on err
 	status  string     // what the transient line shows
@@ -38,17 +37,7 @@ type tui struct {
 
 // newTUI speaks on two files.
 func newTUI(out, err *os.File) *tui {
-	width := func() int {
-		if !term.IsTerminal(int(err.Fd())) {
-			return 0
-		}
-		columns, _, sizeErr := term.GetSize(int(err.Fd()))
-		if sizeErr != nil || columns <= 0 {
-			return 80
-		}
-		return columns
-	}
-	return &tui{out: out, err: err, width: width}
+	return &tui{out: out, err: err, screen: func() screen { return screenOf(err) }}
 }
 
 // Tell shows a line that stays.
@@ -70,15 +59,18 @@ func (u *tui) Waiting(line string) {
 		return
 	}
 	u.waiting = line
-	columns := u.width()
-	if columns == 0 {
+	at := u.screen()
+	switch {
+	case at.columns == 0:
 		u.lineLocked(line)
+		return
+	case !at.ours:
 		return
 	}
 	u.clearLocked()
 	text := []rune(prefix + line)
-	if len(text) >= columns {
-		text = text[:columns-1]
+	if len(text) >= at.columns {
+		text = text[:at.columns-1]
 	}
 	u.status = string(text)
 	fmt.Fprint(u.err, u.status)
@@ -116,16 +108,20 @@ func (u *tui) Write(p []byte) (int, error) {
 
 func (u *tui) lineLocked(text string) {
 	u.clearLocked()
+	end := "\n"
+	if u.screen().columns > 0 {
+		end = "\r\n" // it may be in raw mode
+	}
 	var b strings.Builder
 	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
-		b.WriteString(prefix + line + "\n")
+		b.WriteString(prefix + line + end)
 	}
 	fmt.Fprint(u.err, b.String())
 }
 
 func (u *tui) clearLocked() {
-	if u.status != "" {
+	if u.status != "" && u.screen().ours {
 		fmt.Fprint(u.err, "\r\x1b[K")
-		u.status = ""
 	}
+	u.status = ""
 }

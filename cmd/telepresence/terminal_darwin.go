@@ -1,0 +1,6 @@
+package main
+
+import "golang.org/x/sys/unix"
+
+// getTermios is the request for a terminal's mode.
+const getTermios = unix.TIOCGETA
