@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/httpstream"
@@ -21,10 +23,13 @@ import (
 // environPatience is how long asking an original for its environment may take: it is on the way to the user's process.
 const environPatience = 15 * time.Second
 
-// ImageEnviron asks a running original for the environment of its first process: what the image sets is nowhere in the pod's
-// specification. It puts an ephemeral container with the agent's image beside it, under the same security context, in which the agent
-// waits and is then asked; so nothing of it gets into a log. Call it before the originals go, which take it along. An error is worth a
-// warning: the rest of the environment is known without.
+// readers are commands that print a container's environment with NULs between, whichever of them its image has.
+var readers = [][]string{{"cat", "/proc/self/environ"}, {"env", "-0"}}
+
+// ImageEnviron asks a running original for its container's environment: what the image sets is nowhere in the pod's specification. It
+// runs cat or env in it. Where the image has neither, it puts an ephemeral container with the agent's image beside it, under the same
+// security context, in which the agent waits and is then asked; that needs a right that the edit role has not. Nothing of it gets into a
+// log. Call it before the originals go. An error is worth a warning: the rest of the environment is known without.
 func (c *Cluster) ImageEnviron(ctx context.Context, p *plan.Plan) ([]string, error) {
 	const doing = "asking an original for its image's environment"
 	ctx, cancel := context.WithTimeout(ctx, environPatience)
@@ -33,11 +38,47 @@ func (c *Cluster) ImageEnviron(ctx context.Context, p *plan.Plan) ([]string, err
 	if err != nil {
 		return nil, c.explain(doing, err)
 	}
+	for _, reader := range readers {
+		var answer []byte
+		if answer, err = c.exec(ctx, original.Name, p.Container, reader); err == nil {
+			return splitEnviron(answer), nil
+		}
+		if apierrors.IsForbidden(err) || ctx.Err() != nil {
+			return nil, c.explain(doing, err)
+		}
+	}
+	environ, err := c.environBeside(ctx, original, p)
+	if apierrors.IsForbidden(err) {
+		return nil, &trouble{
+			what: doing + ": the image has neither cat nor env, and you may not add ephemeral containers",
+			hint: "with the right to patch pods/ephemeralcontainers (docs/rights.yaml) it works; or give the variables that the image sets by hand",
+			err:  err,
+		}
+	}
+	return environ, c.explain(doing, err)
+}
+
+// splitEnviron takes variables apart that end with a NUL each.
+func splitEnviron(text []byte) []string {
+	var environ []string
+	for variable := range strings.SplitSeq(string(text), "\x00") {
+		if strings.Contains(variable, "=") {
+			environ = append(environ, variable)
+		}
+	}
+	return environ
+}
+
+// environBeside asks an agent in an ephemeral container that shares the original's process namespace.
+func (c *Cluster) environBeside(ctx context.Context, original *corev1.Pod, p *plan.Plan) ([]string, error) {
+	if original.Spec.HostPID || original.Spec.ShareProcessNamespace != nil && *original.Spec.ShareProcessNamespace {
+		return nil, fmt.Errorf("the containers of pod %q share one process namespace, in which the first process is not theirs", original.Name)
+	}
 	name := "telepresence-" + string(p.Session)
 	if err := c.addEphemeral(ctx, original, p, name); err != nil {
-		return nil, c.explain(doing, err)
+		return nil, err
 	}
-	err = c.followPod(ctx, original.Name, func(pod *corev1.Pod) (bool, error) {
+	err := c.followPod(ctx, original.Name, func(pod *corev1.Pod) (bool, error) {
 		if pod == nil || pod.DeletionTimestamp != nil {
 			return false, fmt.Errorf("pod %q went away", original.Name)
 		}
@@ -53,15 +94,15 @@ func (c *Cluster) ImageEnviron(ctx context.Context, p *plan.Plan) ([]string, err
 		return status.State.Running != nil, nil
 	})
 	if err != nil {
-		return nil, c.explain(doing, err)
+		return nil, err
 	}
 	answer, err := c.exec(ctx, original.Name, name, []string{"/telepresence-agent", "environ"})
 	if err != nil {
-		return nil, c.explain(doing, err)
+		return nil, err
 	}
 	var environ []string
 	if err := json.Unmarshal(answer, &environ); err != nil {
-		return nil, fmt.Errorf("%s: reading the answer: %w", doing, err)
+		return nil, fmt.Errorf("reading the agent's answer: %w", err)
 	}
 	return environ, nil
 }
@@ -69,21 +110,16 @@ func (c *Cluster) ImageEnviron(ctx context.Context, p *plan.Plan) ([]string, err
 // runningOriginal is a pod of the workload in which the container runs, so that it can be asked.
 func (c *Cluster) runningOriginal(ctx context.Context, p *plan.Plan) (*corev1.Pod, error) {
 	if p.Workload == nil {
-		return nil, fmt.Errorf("there is no original")
+		return nil, errors.New("there is no original")
 	}
 	pods, err := c.podsOf(ctx, p.Workload)
 	if err != nil {
 		return nil, err
 	}
 	for i := range pods {
-		pod := &pods[i]
-		if pod.DeletionTimestamp != nil || !runs(pod, p.Container) {
-			continue
+		if pods[i].DeletionTimestamp == nil && runs(&pods[i], p.Container) {
+			return &pods[i], nil
 		}
-		if pod.Spec.HostPID || pod.Spec.ShareProcessNamespace != nil && *pod.Spec.ShareProcessNamespace {
-			return nil, fmt.Errorf("the containers of pod %q share one process namespace, in which the first process is not theirs", pod.Name)
-		}
-		return pod, nil
 	}
 	return nil, fmt.Errorf("container %q runs in no pod of %s", p.Container, p.Target)
 }
