@@ -3,6 +3,7 @@ package k8s
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -94,7 +95,7 @@ func stuck(pod *corev1.Pod, spec corev1.Container, waiting *corev1.ContainerStat
 	case "ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "SignatureValidationFailed":
 		tries, last := failedPulls(events, spec.Image)
 		what := fmt.Sprintf("image %q cannot be pulled: %s", spec.Image, cmp.Or(last, message))
-		if tries >= 3 {
+		if tries >= 3 || tries == 2 && noSuchImage.MatchString(what) {
 			return "", hopeless(pod, what, events)
 		}
 		return what + "; trying again", nil
@@ -107,6 +108,9 @@ func stuck(pod *corev1.Pod, spec corev1.Container, waiting *corev1.ContainerStat
 	}
 	return fmt.Sprintf("waiting for container %q: %s", spec.Name, cmp.Or(message, waiting.Reason)), nil
 }
+
+// noSuchImage tells a registry's clear answer from a passing trouble.
+var noSuchImage = regexp.MustCompile(`(?i)not found|unauthorized|denied|no such host|manifest unknown`)
 
 // starting says what a pod on a node is about before its containers run, as its last event tells it.
 func starting(events []corev1.Event) string {
@@ -184,8 +188,10 @@ func hopeless(pod *corev1.Pod, what string, events []corev1.Event) error {
 	const most = 3
 	var told []string
 	for _, event := range slices.Backward(events) {
-		line := event.Reason + ": " + firstLine(event.Message)
-		if event.Type == corev1.EventTypeWarning && !slices.Contains(told, line) && len(told) < most {
+		message := firstLine(event.Message)
+		line := event.Reason + ": " + message
+		news := !strings.HasPrefix(message, "Error: ") && !slices.Contains(told, line)
+		if event.Type == corev1.EventTypeWarning && news && len(told) < most {
 			told = append(told, line)
 		}
 	}

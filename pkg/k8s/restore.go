@@ -30,14 +30,14 @@ func (c *Cluster) Restore(ctx context.Context, record undo.Record, tell Tell) er
 	if err := c.BringBack(ctx, record, tell); err != nil {
 		return err
 	}
-	if err := c.Remove(ctx, record, tell); err != nil {
+	if err := c.Remove(ctx, record); err != nil {
 		return err
 	}
 	return c.awaitGone(ctx, record, tell)
 }
 
-// BringBack is the first half of Restore: it returns when the originals serve again, or after a minute in which they do not. The proxy serves
-// meanwhile, unless both cannot be there at once: then it goes first.
+// BringBack is the first half of Restore: it returns when the originals serve again, or after a minute in which they do not, and the proxy has
+// left the services: from then on nobody misses it. It has to serve meanwhile, unless both cannot be there at once: then it goes first.
 func (c *Cluster) BringBack(ctx context.Context, record undo.Record, tell Tell) error {
 	c = c.in(namespaceOf(record, c.namespace))
 	for _, request := range record.Restore {
@@ -53,16 +53,16 @@ func (c *Cluster) BringBack(ctx context.Context, record undo.Record, tell Tell) 
 	if len(record.Restore) == 0 {
 		return nil
 	}
-	return c.awaitBack(ctx, record, tell)
+	if err := c.awaitBack(ctx, record, tell); err != nil {
+		return err
+	}
+	return c.detach(ctx, record)
 }
 
-// Remove is the second half of Restore: it takes the proxy out of the services, then deletes it and all else of the session's, the record
-// last. The proxy pod is on its way out when Remove returns, and serves until its agent ends.
-func (c *Cluster) Remove(ctx context.Context, record undo.Record, tell Tell) error {
+// Remove is the second half of Restore: it deletes the proxy and all else of the session's, the record last. The proxy pod is on its way out when
+// Remove returns, and serves until its agent ends.
+func (c *Cluster) Remove(ctx context.Context, record undo.Record) error {
 	c = c.in(namespaceOf(record, c.namespace))
-	if err := c.detach(ctx, record); err != nil {
-		tell("the proxy could not be taken out of the services first: " + err.Error())
-	}
 	if err := undo.Apply(ctx, c.do, record.Remove); err != nil {
 		return c.notRestored(record, err)
 	}
@@ -133,11 +133,11 @@ func deletedPod(request undo.Request) (string, bool) {
 	return name, ok && request.Method == http.MethodDelete && !strings.Contains(name, "/")
 }
 
-// awaitBack waits until the originals serve again: one of them within a minute, the rest within a few seconds more. A workload that takes
-// longer than that is told about, and waited for no more.
+// awaitBack waits until as many originals serve as did before: one of them within a minute, the rest within a few seconds more. A workload
+// that takes longer than that is told about, and waited for no more.
 func (c *Cluster) awaitBack(ctx context.Context, record undo.Record, tell Tell) error {
 	target, err := plan.ParseTarget(record.Workload)
-	if err != nil {
+	if err != nil || record.Serving == 0 {
 		return nil // nothing that could be waited for
 	}
 	deadline := time.Now().Add(firstBack)
@@ -159,7 +159,7 @@ func (c *Cluster) awaitBack(ctx context.Context, record undo.Record, tell Tell) 
 			said = line
 			tell(line)
 		}
-		return back >= int(w.Replicas) || time.Now().After(deadline), nil
+		return back >= min(record.Serving, int(w.Replicas)) || time.Now().After(deadline), nil
 	})
 	if err == nil && !one && time.Now().After(deadline) {
 		tell(fmt.Sprintf("no original of %s is ready after %s; %s", record.Workload, firstBack, why))
@@ -250,14 +250,28 @@ func (c *Cluster) awaitPodGone(ctx context.Context, name string) error {
 	})
 }
 
-// awaitGone waits until the session's pods are no more, for the time that a pod is given to end.
+// awaitGone waits until the session's pods are no more. They have little time to end: nobody counts on them any more.
 func (c *Cluster) awaitGone(ctx context.Context, record undo.Record, tell Tell) error {
 	c = c.in(namespaceOf(record, c.namespace))
-	bounded, cancel := context.WithTimeout(ctx, 45*time.Second)
+	bounded, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
+	hurried, grace := false, int64(2)
 	err := poll(bounded, func() (bool, error) {
 		pods, err := c.proxies(bounded, record)
-		return err == nil && len(pods) == 0, err
+		if err != nil {
+			return false, err
+		}
+		for i := range pods {
+			if hurried {
+				break
+			}
+			err := c.core.CoreV1().Pods(c.namespace).Delete(bounded, pods[i].Name, metav1.DeleteOptions{GracePeriodSeconds: &grace})
+			if err != nil && !apierrors.IsNotFound(err) {
+				return false, c.explain("ending the proxy pod", err)
+			}
+		}
+		hurried = true
+		return len(pods) == 0, nil
 	})
 	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
 		tell("the proxy pod takes its time to end; the cluster removes it when it has")

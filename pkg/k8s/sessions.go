@@ -77,6 +77,9 @@ func sessionOf(secret *corev1.Secret, lease *coordinationv1.Lease, now time.Time
 		Container: h.Container, Owner: h.Owner, Since: h.Since, Alive: h.Alive,
 	}
 	record, err := undo.Parse(secret.Data[plan.KeyUndo])
+	if err == nil {
+		err = confined(record, secret.Namespace)
+	}
 	if err != nil {
 		s.Problem = err.Error()
 		return s

@@ -31,6 +31,9 @@ const renewEvery = 15 * time.Second
 // Hold takes the workload for the session, by creating its Secret, which holds the undo record. It returns *Held if another
 // session has it. After Hold the plan's objects belong to the Secret.
 func (c *Cluster) Hold(ctx context.Context, p *plan.Plan) error {
+	if err := c.countServing(ctx, p); err != nil {
+		return err
+	}
 	secret, err := c.core.CoreV1().Secrets(c.namespace).Create(ctx, p.Secret, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		return c.held(ctx, p)
@@ -61,6 +64,29 @@ func (c *Cluster) Hold(ctx context.Context, p *plan.Plan) error {
 		return errors.Join(err, c.explain("taking the undo record away again", gone))
 	}
 	return err
+}
+
+// countServing notes in the record how many originals are ready: whoever brings them back is to wait for as many, and not for a
+// workload that was broken before.
+func (c *Cluster) countServing(ctx context.Context, p *plan.Plan) error {
+	if p.Workload == nil {
+		return nil
+	}
+	pods, err := c.podsOf(ctx, p.Workload)
+	if err != nil {
+		return err
+	}
+	for i := range pods {
+		if isReady(&pods[i]) {
+			p.Record.Serving++
+		}
+	}
+	record, err := p.Record.Marshal()
+	if err != nil {
+		return err
+	}
+	p.Secret.Data[plan.KeyUndo] = record
+	return nil
 }
 
 // Renew says that the session is alive, until ctx ends; then it returns nil. An error means that the session was ended by somebody

@@ -91,7 +91,7 @@ func forbidden(err error) (what, hint string) {
 		if m[5] != "" {
 			where = fmt.Sprintf("in namespace %q", m[5])
 		}
-		return fmt.Sprintf("user %q may not %s %s %s", m[1], m[2], resource, where), rightsHint
+		return fmt.Sprintf("user %q may not %s %s %s", m[1], m[2], resource, where), "if that is the right --namespace: " + rightsHint
 	}
 	if m := overQuota.FindStringSubmatch(text); m != nil {
 		return fmt.Sprintf("quota %q leaves no room: %s wanted, %s of %s used", m[1], m[2], m[3], m[4]), "free some of it, or ask for more"

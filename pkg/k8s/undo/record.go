@@ -26,8 +26,9 @@ type Record struct {
 	Owner    string    `json:"owner"`    // user@host
 	Workload string    `json:"workload"` // deployment/web
 	Created  time.Time `json:"created"`
-	Restore  []Request `json:"restore"` // brings the originals back
-	Remove   []Request `json:"remove"`  // takes away what the session has made, the record last
+	Serving  int       `json:"serving,omitempty"` // how many originals were ready then: as many are to be waited for
+	Restore  []Request `json:"restore"`           // brings the originals back
+	Remove   []Request `json:"remove"`            // takes away what the session has made, the record last
 }
 
 // Request is one request to the API server. Sending it twice does what sending
