@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -51,28 +53,18 @@ func golden(t *testing.T, file string) {
 	}
 	request := readArgs(t, section("args"))
 	snapshot := readCluster(t, section("cluster.yaml"), request)
-	name, got := "plan.yaml", ""
+	before := readCluster(t, section("cluster.yaml"), request)
 	p, err := Make(snapshot, request)
+	if !reflect.DeepEqual(snapshot, before) {
+		t.Error("the snapshot was changed")
+	}
+	var name, got string
 	if err != nil {
-		name, got = "refusal", err.Error()+"\n"
-		if hint, ok := errors.AsType[interface {
-			error
-			Hint() string
-		}](err); ok && hint.Hint() != "" {
-			got += "hint: " + hint.Hint() + "\n"
-		}
-		if _, ok := errors.AsType[*UsageError](err); ok {
-			got += "(exit code 2)\n"
-		}
+		name, got = "refusal", refusal(err)
 	} else {
-		text, err := p.YAML()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if bytes.Contains(text, []byte("SECRET")) {
-			t.Error("a key is printed")
-		}
-		got = string(text)
+		name, got = "plan.yaml", printedPlan(t, p)
+		checkKept(t, snapshot, p)
+		checkRecord(t, p)
 	}
 	if want := section(name); got != want {
 		if !*update {
@@ -83,6 +75,34 @@ func golden(t *testing.T, file string) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// printedPlan is what --dry-run prints.
+func printedPlan(t *testing.T, p *Plan) string {
+	t.Helper()
+	text, err := p.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(text, []byte("SECRET")) {
+		t.Error("a key is printed")
+	}
+	return string(text)
+}
+
+// refusal is what the user reads of an error.
+func refusal(err error) string {
+	text := err.Error() + "\n"
+	if hinted, ok := errors.AsType[interface {
+		error
+		Hint() string
+	}](err); ok && hinted.Hint() != "" {
+		text += "hint: " + hinted.Hint() + "\n"
+	}
+	if _, ok := errors.AsType[*UsageError](err); ok {
+		text += "(exit code 2)\n"
+	}
+	return text
 }
 
 // readArgs reads the words of a command line: flags first, one a line or several.
@@ -110,6 +130,14 @@ func readArgs(t *testing.T, text string) Request {
 			var e Expose
 			e, err = ParseExpose(value)
 			r.Expose = append(r.Expose, e)
+		case "--to-pod", "--from-pod":
+			var port Port
+			port, err = ParsePort(value)
+			if words[i] == "--to-pod" {
+				r.ToPod = append(r.ToPod, port)
+			} else {
+				r.FromPod = append(r.FromPod, port)
+			}
 		case "--serviceaccount":
 			r.ServiceAccount = value
 		default:
@@ -147,7 +175,7 @@ func readCluster(t *testing.T, text string, r Request) Snapshot {
 // readObject puts one document of cluster.yaml where the snapshot has it.
 func readObject(s *Snapshot, kind string, doc []byte, r Request) error {
 	switch kind {
-	case "Deployment", "StatefulSet", "ReplicaSet":
+	case "Deployment", "StatefulSet", "ReplicaSet", "Rollout":
 		return readWorkload(s, kind, doc)
 	case "Service":
 		return add(&s.Services, doc)
@@ -164,9 +192,17 @@ func readObject(s *Snapshot, kind string, doc []byte, r Request) error {
 		err := yaml.UnmarshalStrict(doc, &a)
 		s.ServiceAccounts = append(s.ServiceAccounts, a.Name)
 		return err
+	case "PodDisruptionBudget":
+		return add(&s.Budgets, doc)
 	case "Pod":
+		if r.Operation == Swap {
+			return add(&s.Originals, doc)
+		}
 		s.Standing = new(corev1.Pod)
 		return yaml.UnmarshalStrict(doc, s.Standing)
+	case "NoClaims": // they were read, and there are none
+		s.Claims = []corev1.PersistentVolumeClaim{}
+		return nil
 	case "Held":
 		var h held
 		err := yaml.Unmarshal(doc, &h)
@@ -189,31 +225,51 @@ func add[T any](list *[]T, doc []byte) error {
 	return err
 }
 
+// rollout is the part of an Argo Rollout that is every workload's.
+type rollout struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              appsv1.ReplicaSetSpec
+}
+
 func readWorkload(s *Snapshot, kind string, doc []byte) error {
 	w := &Workload{APIVersion: "apps/v1", Kind: kind, Resource: strings.ToLower(kind) + "s"}
 	s.Workload = w
+	var meta metav1.ObjectMeta
+	var replicas *int32
 	switch kind {
 	case "Deployment":
 		var d appsv1.Deployment
 		if err := yaml.UnmarshalStrict(doc, &d); err != nil {
 			return err
 		}
-		w.Name, w.Replicas, w.Template, w.Selector, w.Paused = d.Name, *d.Spec.Replicas, d.Spec.Template, d.Spec.Selector, d.Spec.Paused
-		w.ReplicaSet = &ReplicaSet{Name: d.Name + "-5d5f", UID: "uid-rs", Hash: "5d5f"}
+		meta, replicas, w.Template, w.Selector, w.Paused, w.Update = d.ObjectMeta, d.Spec.Replicas, d.Spec.Template, d.Spec.Selector, d.Spec.Paused, d.Spec.Strategy
+		if d.Annotations["test/replicaset"] != "none" {
+			w.ReplicaSet = &ReplicaSet{Name: d.Name + "-5d5f", UID: "uid-rs", Hash: "5d5f"}
+		}
 	case "StatefulSet":
 		var d appsv1.StatefulSet
 		if err := yaml.UnmarshalStrict(doc, &d); err != nil {
 			return err
 		}
-		w.Name, w.Replicas, w.Template, w.Selector = d.Name, *d.Spec.Replicas, d.Spec.Template, d.Spec.Selector
+		meta, replicas, w.Template, w.Selector = d.ObjectMeta, d.Spec.Replicas, d.Spec.Template, d.Spec.Selector
 		w.ServiceName, w.VolumeClaimTemplates = d.Spec.ServiceName, d.Spec.VolumeClaimTemplates
+		if d.Spec.Ordinals != nil {
+			w.Ordinal = d.Spec.Ordinals.Start
+		}
 	default:
-		var d appsv1.ReplicaSet
+		var d rollout
 		if err := yaml.UnmarshalStrict(doc, &d); err != nil {
 			return err
 		}
-		w.Name, w.Replicas, w.Template, w.Selector = d.Name, *d.Spec.Replicas, d.Spec.Template, d.Spec.Selector
+		meta, replicas, w.Template, w.Selector = d.ObjectMeta, d.Spec.Replicas, d.Spec.Template, d.Spec.Selector
+		if kind == "Rollout" {
+			w.APIVersion = d.APIVersion
+		}
 	}
-	w.UID = "uid-" + w.Name
+	w.Name, w.UID, w.Replicas = meta.Name, "uid-"+meta.Name, *replicas
+	if c := metav1.GetControllerOf(&meta); c != nil {
+		w.Controller = c.Kind + " " + c.Name
+	}
 	return nil
 }

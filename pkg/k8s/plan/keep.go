@@ -9,7 +9,6 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/telepresence/telepresence/pkg/k8s/undo"
 )
@@ -30,7 +29,7 @@ func (p *Plan) keep(r Request) error {
 	p.Record = undo.Record{
 		Version: undo.Version, Session: string(r.Session), Owner: r.Owner, Workload: r.Target.String(), Created: r.Now.UTC(),
 		Restore: p.restore(),
-		Remove:  p.remove(r),
+		Remove:  p.remove(),
 	}
 	record, err := p.Record.Marshal()
 	if err != nil {
@@ -63,15 +62,15 @@ func (p *Plan) Left() int32 {
 	return 0
 }
 
-// restore are the requests that bring the originals back.
+// restore are the requests that bring the originals back. The proxy pod has a
+// name of the session's own; the workload may be another session's by now. Where
+// the proxy and an original can't be there at once, the proxy goes first.
 func (p *Plan) restore() []undo.Request {
 	list := []undo.Request{}
-	if p.OriginalsFirst { // the other way round, too, only one of the two can be there
-		list = append(list, undo.Request{
-			What: "delete pod " + p.Pod.Name, Method: http.MethodDelete, Path: p.path("v1", "pods", p.Pod.Name),
-			ContentType: "application/json", Body: encode(map[string]any{"gracePeriodSeconds": 5}), // originals wait for it
-			Ignore: []int{http.StatusNotFound},
-		})
+	if p.OriginalsFirst {
+		first := p.deletion("pod", "v1", "pods", p.Pod.Name)
+		first.ContentType, first.Body = "application/json", encode(map[string]any{"gracePeriodSeconds": 5}) // originals wait for it
+		list = append(list, first)
 	}
 	if p.Strategy == Adopt {
 		list = append(list, undo.Request{
@@ -82,9 +81,23 @@ func (p *Plan) restore() []undo.Request {
 		})
 	}
 	if w := p.Workload; w != nil && p.Strategy != Leave && w.Replicas != p.Left() {
-		list = append(list, p.scaleBack())
+		list = append(list, p.guard(), p.scaleBack())
 	}
 	return list
+}
+
+// guard is the request before all that another session may have made its own: it
+// changes nothing, and ends the undoing where the Secret is another session's.
+// Where it is gone, or may not be changed, nobody knows better than the record.
+func (p *Plan) guard() undo.Request {
+	label := "/metadata/labels/" + strings.ReplaceAll(LabelSession, "/", "~1") // RFC 6901
+	return undo.Request{
+		What:   fmt.Sprintf("see that session %s has %s", p.Session, p.Target),
+		Method: http.MethodPatch, Path: p.path("v1", "secrets", p.Target.Resource()), ContentType: jsonPatch,
+		Body:   encode([]map[string]any{{"op": "test", "path": label, "value": string(p.Session)}}),
+		Ignore: []int{http.StatusNotFound, http.StatusForbidden},
+		Stop:   []int{http.StatusUnprocessableEntity},
+	}
 }
 
 // scaleBack brings the number of replicas back, only if it still is as the
@@ -112,44 +125,31 @@ func (p *Plan) scaleBack() undo.Request {
 
 // remove are the requests that take away what the session has made, the record
 // last.
-func (p *Plan) remove(r Request) []undo.Request {
+func (p *Plan) remove() []undo.Request {
 	var list []undo.Request
-	deleted := func(kind, apiVersion, resource, name string) {
-		list = append(list, undo.Request{
-			What: fmt.Sprintf("delete %s %s", kind, name), Method: http.MethodDelete,
-			Path: p.path(apiVersion, resource, name), Ignore: []int{http.StatusNotFound},
-		})
+	pod := p.deletion("pod", "v1", "pods", p.Pod.Name)
+	switch p.Operation {
+	case Swap:
+		list = append(list, pod, p.guard())
+	case Standing:
+		list = append(list, p.guard())
+	case New:
+		list = append(list, p.guard())
+		if p.Service != nil {
+			list = append(list, p.deletion("service", "v1", "services", p.Service.Name))
+		}
+		list = append(list, pod)
 	}
-	if r.Operation == New && len(p.Ports) > 0 {
-		deleted("service", "v1", "services", r.Target.Name)
-	}
-	if r.Operation != Standing {
-		deleted("pod", "v1", "pods", p.Pod.Name)
-	}
-	deleted("lease", "coordination.k8s.io/v1", "leases", r.Target.Resource())
-	deleted("secret", "v1", "secrets", r.Target.Resource())
-	return list
+	return append(list,
+		p.deletion("lease", "coordination.k8s.io/v1", "leases", p.Target.Resource()),
+		p.deletion("secret", "v1", "secrets", p.Target.Resource()))
 }
 
-// newService is what makes a fresh proxy reachable by its name.
-func (p *Plan) newService(r Request) *corev1.Service {
-	if r.Operation != New || len(p.Ports) == 0 {
-		return nil
-	}
-	ports := make([]corev1.ServicePort, len(p.Ports))
-	for i, e := range p.Ports {
-		ports[i] = corev1.ServicePort{
-			Name: fmt.Sprintf("port-%d", e.Remote), Port: int32(e.Remote),
-			TargetPort: intstr.FromInt32(int32(e.Remote)), Protocol: corev1.ProtocolTCP,
-		}
-	}
-	return &corev1.Service{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
-		ObjectMeta: metav1.ObjectMeta{
-			Name: r.Target.Name, Namespace: p.Namespace,
-			Labels: map[string]string{LabelSession: string(r.Session), LabelRole: "service"}, Annotations: p.annotations(r),
-		},
-		Spec: corev1.ServiceSpec{Selector: map[string]string{LabelSession: string(r.Session), LabelRole: "proxy"}, Ports: ports},
+// deletion is the request that deletes an object, or finds it gone.
+func (p *Plan) deletion(kind, apiVersion, resource, name string) undo.Request {
+	return undo.Request{
+		What: fmt.Sprintf("delete %s %s", kind, name), Method: http.MethodDelete,
+		Path: p.path(apiVersion, resource, name), Ignore: []int{http.StatusNotFound},
 	}
 }
 

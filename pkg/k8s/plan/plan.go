@@ -11,10 +11,13 @@ import (
 	"fmt"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/telepresence/telepresence/pkg/k8s/undo"
 )
@@ -32,11 +35,18 @@ const (
 	Standing                  // use a proxy that runs already
 )
 
+// String is the operation in one word.
+func (o Operation) String() string {
+	return [...]string{Swap: "swap", New: "new", Standing: "standing"}[o]
+}
+
 // Request is what the user asks for.
 type Request struct {
 	Operation      Operation
 	Target         Target
 	Expose         []Expose
+	ToPod          []Port // local ports that lead to the pod's
+	FromPod        []Port // ports on the pod's loopback that lead here
 	ServiceAccount string // empty: the template's
 	Session        SessionID
 	Owner          string // user@host
@@ -66,14 +76,17 @@ type Workload struct {
 	Paused     bool
 	Template   corev1.PodTemplateSpec
 	Selector   *metav1.LabelSelector
+	Controller string // what made the workload and may scale it back, as in "Kafka events"; or empty
 
 	// A StatefulSet's only.
 	ServiceName          string
 	VolumeClaimTemplates []corev1.PersistentVolumeClaim
 	Ordinal              int32 // of its first pod
 
-	// A Deployment's only: the ReplicaSet of its present template.
+	// A Deployment's only: the ReplicaSet of its present template, and how it
+	// replaces its pods.
 	ReplicaSet *ReplicaSet
+	Update     appsv1.DeploymentStrategy
 }
 
 // ReplicaSet is one of a Deployment's.
@@ -99,7 +112,8 @@ type Snapshot struct {
 	HPAs        []autoscalingv2.HorizontalPodAutoscaler
 	Quotas      []corev1.ResourceQuota
 	LimitRanges []corev1.LimitRange
-	Claims      []corev1.PersistentVolumeClaim
+	Claims      []corev1.PersistentVolumeClaim // nil where they may not be listed
+	Budgets     []policyv1.PodDisruptionBudget
 	Held        *Holder // whose session the workload is swapped by
 
 	// ServiceAccounts are the namespace's; nil where they may not be listed.
@@ -155,7 +169,10 @@ func Make(s Snapshot, r Request) (*Plan, error) {
 	if r.Target.Kind == "" {
 		r.Target.Kind = KindDeployment
 	}
-	p := &Plan{Session: r.Session, Namespace: s.Namespace, Operation: r.Operation, Target: r.Target, Workload: s.Workload}
+	p := &Plan{Session: r.Session, Namespace: s.Namespace, Operation: r.Operation, Target: r.Target}
+	if r.Operation == Swap {
+		p.Workload = s.Workload
+	}
 	if err := refuse(s, r); err != nil {
 		return nil, err
 	}
@@ -166,47 +183,61 @@ func Make(s Snapshot, r Request) (*Plan, error) {
 		return nil, err
 	}
 	if r.Operation == Standing {
-		p.AgentPort, p.Strategy, p.Reason = standingPort(p.Pod.Spec, p.Container), Leave, "the proxy runs already"
+		p.AgentPort, p.Strategy, p.Reason = standingPort(p.container()), Leave, "the proxy runs already"
 		return p, p.keep(r)
 	}
-	p.makeProxy(r)
+	if err := p.makeProxy(s, r); err != nil {
+		return nil, err
+	}
 	p.chooseStrategy(s)
 	p.Service = p.newService(r)
+	if err := p.refuseRoom(s); err != nil {
+		return nil, err
+	}
+	p.warn(s)
 	return p, p.keep(r)
 }
 
 // choosePod finds the pod that the proxy is made from, and the container in it.
-func (p *Plan) choosePod(s Snapshot, r Request) error {
-	var spec corev1.PodSpec
+func (p *Plan) choosePod(s Snapshot, r Request) (err error) {
 	switch r.Operation {
 	case Swap:
 		p.Pod = template(s, r)
-		spec = p.Pod.Spec
+		p.Container, err = chooseContainer(p.Pod.Spec, r.Target)
 	case Standing:
 		p.Pod = s.Standing.DeepCopy()
-		spec = p.Pod.Spec
+		p.Container, err = standingContainer(p.Pod, r.Target)
 	case New:
 		p.Pod, p.Container = freshPod(s, r), freshContainer
-		return nil
 	}
-	c, err := chooseContainer(spec, r.Target)
-	p.Container = c
 	return err
 }
 
 // Own makes the session's Secret, now that it has a UID, the proxy pod's owner:
 // no ReplicaSet whose selector fits takes the pod for its own then, and whoever
-// deletes the Secret deletes the pod.
+// deletes the Secret deletes the pod, and what else the session has made. The
+// pod of a standing proxy stays its Deployment's.
 func (p *Plan) Own(secretUID string) {
-	p.Pod.OwnerReferences = []metav1.OwnerReference{{
-		APIVersion: "v1", Kind: "Secret", Name: p.Secret.Name, UID: uid(secretUID), Controller: new(true),
-	}}
+	owner := metav1.OwnerReference{APIVersion: "v1", Kind: "Secret", Name: p.Secret.Name, UID: types.UID(secretUID)}
+	p.Lease.OwnerReferences = []metav1.OwnerReference{owner}
 	if p.Service != nil {
-		p.Service.OwnerReferences = []metav1.OwnerReference{{
-			APIVersion: "v1", Kind: "Secret", Name: p.Secret.Name, UID: uid(secretUID),
-		}}
+		p.Service.OwnerReferences = []metav1.OwnerReference{owner}
+	}
+	if p.Operation != Standing {
+		owner.Controller = new(true)
+		p.Pod.OwnerReferences = []metav1.OwnerReference{owner}
 	}
 }
 
 // String names what the plan is about.
 func (p *Plan) String() string { return fmt.Sprintf("session %s on %s", p.Session, p.Target) }
+
+// container is the one that the proxy stands in for.
+func (p *Plan) container() *corev1.Container {
+	for i := range p.Pod.Spec.Containers {
+		if c := &p.Pod.Spec.Containers[i]; c.Name == p.Container {
+			return c
+		}
+	}
+	return nil
+}

@@ -7,19 +7,8 @@ import (
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 )
-
-// The least memory that the agent starts in.
-var leastMemory = resource.MustParse("16Mi")
-
-// freshContainer is the name of a new pod's only container.
-const freshContainer = "telepresence"
-
-// uid is a UID as the API's types have it.
-func uid(text string) types.UID { return types.UID(text) }
 
 // template is the pod that the workload's template asks for, under a name that
 // tells whose proxy it is.
@@ -35,12 +24,16 @@ func template(s Snapshot, r Request) *corev1.Pod {
 		},
 		Spec: t.Spec,
 	}
+	if pod.Labels == nil {
+		pod.Labels = make(map[string]string)
+	}
 	for _, l := range controllerLabels {
 		delete(pod.Labels, l)
 	}
 	if s.Workload.Kind == "StatefulSet" {
 		asFirstPod(pod, s.Workload)
 	}
+	labelForServices(pod, s)
 	return pod
 }
 
@@ -50,9 +43,6 @@ func template(s Snapshot, r Request) *corev1.Pod {
 func asFirstPod(pod *corev1.Pod, w *Workload) {
 	name := fmt.Sprintf("%s-%d", w.Name, w.Ordinal)
 	pod.Spec.Hostname, pod.Spec.Subdomain = name, w.ServiceName
-	if pod.Labels == nil {
-		pod.Labels = make(map[string]string)
-	}
 	pod.Labels["statefulset.kubernetes.io/pod-name"] = name
 	pod.Labels["apps.kubernetes.io/pod-index"] = strconv.Itoa(int(w.Ordinal))
 	for _, c := range w.VolumeClaimTemplates {
@@ -66,32 +56,35 @@ func asFirstPod(pod *corev1.Pod, w *Workload) {
 	}
 }
 
-// freshPod is the pod of --new-deployment.
-func freshPod(s Snapshot, r Request) *corev1.Pod {
-	ports := make([]corev1.ContainerPort, len(r.Expose))
-	for i, e := range r.Expose {
-		ports[i] = corev1.ContainerPort{ContainerPort: int32(e.Remote), Protocol: corev1.ProtocolTCP}
+// labelForServices gives the proxy what a service asks for and only the running
+// pods have: the hash by which an Argo Rollout tells its stable pods from its
+// canaries, or a label that a webhook or a human has put on them. What the
+// template itself says is never changed.
+func labelForServices(pod *corev1.Pod, s Snapshot) {
+	for _, svc := range s.Services {
+		for _, original := range s.Originals {
+			if !selects(svc, original.Labels) {
+				continue
+			}
+			wanted := merged(svc.Spec.Selector, pod.Labels)
+			if selects(svc, wanted) {
+				pod.Labels = wanted
+			}
+		}
 	}
-	return &corev1.Pod{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
-		ObjectMeta: metav1.ObjectMeta{
-			Name: podName(r.Target.Name, r.Session), Namespace: s.Namespace,
-			Labels: map[string]string{"app": r.Target.Name},
-		},
-		Spec: corev1.PodSpec{
-			SecurityContext: &corev1.PodSecurityContext{
-				RunAsNonRoot: new(true), RunAsUser: new(int64(65534)), RunAsGroup: new(int64(65534)),
-				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
-			},
-			Containers: []corev1.Container{{
-				Name: freshContainer, Ports: ports,
-				SecurityContext: &corev1.SecurityContext{
-					AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
-					Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
-				},
-			}},
-		},
+}
+
+// selects tells whether a service sends its traffic to pods with the labels.
+func selects(svc corev1.Service, labels map[string]string) bool {
+	if len(svc.Spec.Selector) == 0 {
+		return false
 	}
+	for k, v := range svc.Spec.Selector {
+		if had, ok := labels[k]; !ok || had != v {
+			return false
+		}
+	}
+	return true
 }
 
 // podName is a pod's name that tells what it stands in for; 63 characters at
@@ -108,84 +101,32 @@ func podName(workload string, id SessionID) string {
 }
 
 // makeProxy turns the pod into the proxy: the agent in the one container, and
-// all else as it was.
-func (p *Plan) makeProxy(r Request) {
-	pod := p.Pod
-	p.AgentPort = agentPort(r.Session, pod.Spec, p.Ports)
-	if pod.Labels == nil {
-		pod.Labels = make(map[string]string)
-	}
-	pod.Labels[LabelSession], pod.Labels[LabelRole] = string(r.Session), "proxy"
-	pod.Annotations = merged(pod.Annotations, p.annotations(r))
-	pod.Spec.RestartPolicy = corev1.RestartPolicyNever
-	if r.ServiceAccount != "" {
-		pod.Spec.ServiceAccountName, pod.Spec.DeprecatedServiceAccount = r.ServiceAccount, ""
-	}
-	for i := range pod.Spec.Containers {
-		if c := &pod.Spec.Containers[i]; c.Name == p.Container {
-			p.asAgent(c, r)
+// all else as it was, but for what a pod that is not started anew can't have.
+func (p *Plan) makeProxy(s Snapshot, r Request) error {
+	spec := &p.Pod.Spec
+	p.AgentPort = agentPort(r, *spec, p.Ports)
+	p.Pod.Labels[LabelSession], p.Pod.Labels[LabelRole] = string(r.Session), "proxy"
+	p.Pod.Annotations = merged(p.Pod.Annotations, p.annotations(r))
+	spec.RestartPolicy = corev1.RestartPolicyNever
+	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for i := range list {
+			list[i].ResizePolicy = nil // RestartContainer is not valid beside Never
 		}
 	}
-	pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{
+	if r.ServiceAccount != "" {
+		spec.ServiceAccountName, spec.DeprecatedServiceAccount = r.ServiceAccount, ""
+	}
+	c := p.container()
+	p.asAgent(c, r)
+	spec.Volumes = append(spec.Volumes, corev1.Volume{
 		Name:         sessionVolume,
 		VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: r.Target.Resource(), DefaultMode: new(int32(0o444))}},
 	})
-	p.allowLowPorts()
-}
-
-// asAgent turns one container into the agent's. What belongs to the original
-// program goes: its command, its probes, its hooks. What the pod gives it stays:
-// environment, ports, mounts, resources, security context.
-func (p *Plan) asAgent(c *corev1.Container, r Request) {
-	c.Image, c.ImagePullPolicy = r.AgentImage, corev1.PullIfNotPresent
-	port := fmt.Sprintf("--port=%d", p.AgentPort)
-	c.Command = []string{"/telepresence-agent", "serve", port, "--grace=" + r.Grace.String()}
-	c.Args, c.WorkingDir, c.Lifecycle = nil, "", nil
-	c.LivenessProbe, c.StartupProbe, c.ResizePolicy = nil, nil, nil
-	c.Stdin, c.StdinOnce, c.TTY = false, false, false
-	c.RestartPolicy, c.RestartPolicyRules = nil, nil
-	c.ReadinessProbe = &corev1.Probe{
-		ProbeHandler:     corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/telepresence-agent", "ready", port}}},
-		PeriodSeconds:    1,
-		TimeoutSeconds:   5,
-		FailureThreshold: 3,
+	if err := p.giveMemory(c, s.LimitRanges); err != nil {
+		return err
 	}
-	c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: sessionVolume, MountPath: SessionDir, ReadOnly: true})
-	if limit, ok := c.Resources.Limits[corev1.ResourceMemory]; ok && limit.Cmp(leastMemory) < 0 {
-		c.Resources.Limits = maps.Clone(c.Resources.Limits)
-		c.Resources.Limits[corev1.ResourceMemory] = leastMemory
-		p.Warnings = append(p.Warnings, fmt.Sprintf("container %s may use %s of memory: the proxy needs %s, and gets it", c.Name, limit.String(), leastMemory.String()))
-	}
-	if p.Operation == New {
-		c.Resources = corev1.ResourceRequirements{Requests: corev1.ResourceList{
-			corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: leastMemory,
-		}}
-	}
-}
-
-// lowPorts is the sysctl that says from which port on anyone may listen. It is
-// one of the safe ones, and the pod's own
-// (https://kubernetes.io/docs/tasks/administer-cluster/sysctl-cluster/).
-const lowPorts = "net.ipv4.ip_unprivileged_port_start"
-
-// allowLowPorts lets the agent, which has no capability, listen on port 80. A
-// pod in the node's network namespace can't have a sysctl of its own.
-func (p *Plan) allowLowPorts() {
-	spec := &p.Pod.Spec
-	low := slices.ContainsFunc(p.Ports, func(e Expose) bool { return e.Remote < 1024 })
-	if !low || spec.HostNetwork {
-		return
-	}
-	if spec.SecurityContext == nil {
-		spec.SecurityContext = &corev1.PodSecurityContext{}
-	}
-	set := corev1.Sysctl{Name: lowPorts, Value: "0"}
-	list := spec.SecurityContext.Sysctls
-	if i := slices.IndexFunc(list, func(s corev1.Sysctl) bool { return s.Name == lowPorts }); i >= 0 {
-		list[i] = set
-		return
-	}
-	spec.SecurityContext.Sysctls = append(list, set)
+	p.chooseUser(c, s.Originals)
+	return p.allowLowPorts(c, r)
 }
 
 // annotations say, to whoever looks at an object of the session's, whose it is.

@@ -3,6 +3,7 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"strconv"
 	"strings"
 )
@@ -66,11 +67,23 @@ const (
 	KindReplicaSet  = "replicaset"
 )
 
-// kinds are the names of a kind that kubectl takes too.
+// kinds are the names of a kind that kubectl takes too, and those of kinds that
+// others have brought.
 var kinds = map[string]string{
+	"dc": "deploymentconfigs.apps.openshift.io", "deploymentconfig": "deploymentconfigs.apps.openshift.io", "deploymentconfigs": "deploymentconfigs.apps.openshift.io",
+	"ro": "rollouts.argoproj.io", "rollout": "rollouts.argoproj.io", "rollouts": "rollouts.argoproj.io",
 	"deploy": KindDeployment, "deployment": KindDeployment, "deployments": KindDeployment, "deployment.apps": KindDeployment, "deployments.apps": KindDeployment,
 	"sts": KindStatefulSet, "statefulset": KindStatefulSet, "statefulsets": KindStatefulSet, "statefulset.apps": KindStatefulSet, "statefulsets.apps": KindStatefulSet,
 	"rs": KindReplicaSet, "replicaset": KindReplicaSet, "replicasets": KindReplicaSet, "replicaset.apps": KindReplicaSet, "replicasets.apps": KindReplicaSet,
+}
+
+// without are kinds that nobody can swap, and why.
+var without = map[string]string{
+	"ds": "a DaemonSet", "daemonset": "a DaemonSet", "daemonsets": "a DaemonSet", "daemonset.apps": "a DaemonSet", "daemonsets.apps": "a DaemonSet",
+	"po": "a pod", "pod": "a pod", "pods": "a pod",
+	"job": "a Job", "jobs": "a Job", "job.batch": "a Job", "jobs.batch": "a Job",
+	"cj": "a CronJob", "cronjob": "a CronJob", "cronjobs": "a CronJob", "cronjob.batch": "a CronJob", "cronjobs.batch": "a CronJob",
+	"svc": "a service", "service": "a service", "services": "a service",
 }
 
 // ParseTarget reads [KIND/]NAME[:CONTAINER].
@@ -84,6 +97,9 @@ func ParseTarget(text string) (Target, error) {
 		}
 		if t.Kind == "" || strings.Contains(rest, "/") {
 			return Target{}, fmt.Errorf("%q is not of the form [KIND/]NAME[:CONTAINER]", whole)
+		}
+		if what, ok := without[t.Kind]; ok {
+			return Target{}, fmt.Errorf("%q: %s has no number of replicas that could go to 0, as a deployment, a statefulset or a replicaset has", whole, what)
 		}
 		text = rest
 	}
@@ -100,11 +116,14 @@ func ParseTarget(text string) (Target, error) {
 	return t, nil
 }
 
+// longest is how long an object's name may be.
+const longest = 253
+
 // checkName refuses what can be no object's name (RFC 1123's subdomain, as
 // Kubernetes takes it): it would come back from the server as a riddle.
 func checkName(name string) error {
-	if len(name) > 253 {
-		return fmt.Errorf("the name %.20q… is longer than 253 characters", name)
+	if len(name) > longest {
+		return fmt.Errorf("the name %.20s… is longer than %d characters", name, longest)
 	}
 	for i, r := range name {
 		letter := r >= 'a' && r <= 'z' || r >= '0' && r <= '9'
@@ -119,10 +138,28 @@ func checkName(name string) error {
 // String is the workload as messages name it: deployment/web.
 func (t Target) String() string { return t.Kind + "/" + t.Name }
 
+// Flag is the workload as one types it, without its container: web, or
+// statefulset/web.
+func (t Target) Flag() string {
+	if t.Kind == KindDeployment || t.Kind == "" {
+		return t.Name
+	}
+	return t.String()
+}
+
 // Resource is the name of what the session of a workload keeps in the cluster.
 // There is one for each workload, so that the second session to come finds the
 // first one's.
 func (t Target) Resource() string {
 	kind, _, _ := strings.Cut(t.Kind, ".")
-	return prefix + kind + "-" + t.Name
+	if kind == "" {
+		kind = KindDeployment
+	}
+	name := prefix + kind + "-" + t.Name
+	if len(name) <= longest {
+		return name
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(t.Name))
+	return strings.TrimRight(name[:longest-17], "-.") + fmt.Sprintf("-%016x", h.Sum64())
 }

@@ -74,7 +74,7 @@ func send(ctx context.Context, client *http.Client, method, url, contentType, to
 	if err != nil {
 		return 0, nil, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // what was read is what counts
+	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return 0, nil, err

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 )
@@ -40,6 +41,7 @@ type Request struct {
 	ContentType string          `json:"contentType,omitempty"`
 	Body        json.RawMessage `json:"body,omitempty"`
 	Ignore      []int           `json:"ignore,omitempty"` // statuses that say it is so already
+	Stop        []int           `json:"stop,omitempty"`   // statuses that say the rest is another session's to do
 }
 
 // Marshal is the record as JSON, one value a line, for people to read.
@@ -83,7 +85,7 @@ func Parse(text []byte) (Record, error) {
 // check refuses what no record of ours holds.
 func (q Request) check() error {
 	switch q.Method {
-	case "PATCH", "DELETE", "PUT":
+	case http.MethodPatch, http.MethodDelete, http.MethodPut:
 	default:
 		return fmt.Errorf("%q: method %q is not one of a record's", q.What, q.Method)
 	}

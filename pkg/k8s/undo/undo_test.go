@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -111,6 +112,72 @@ func TestApply(t *testing.T) {
 	}
 	if len(asked) != 5 {
 		t.Errorf("went on behind a refusal: %q", asked)
+	}
+}
+
+// A request that finds another session in this one's place ends all that comes
+// after it; one that is not there any more ends nothing.
+func TestApplySuperseded(t *testing.T) {
+	t.Parallel()
+	guard := Request{What: "see whose it is", Method: "PATCH", Path: "/api/v1/guard", Ignore: []int{404}, Stop: []int{422}}
+	all := append([]Request{guard}, sample().Remove...)
+	for status, want := range map[int]int{200: 2, 404: 2, 422: 1} {
+		asked := 0
+		do := func(_ context.Context, method, _, _ string, _ []byte) (int, []byte, error) {
+			asked++
+			if method == "PATCH" {
+				return status, nil, nil
+			}
+			return 200, nil, nil
+		}
+		err := Apply(t.Context(), do, all)
+		if asked != want || errors.Is(err, ErrSuperseded) != (status == 422) || status != 422 && err != nil {
+			t.Errorf("%d: %d requests, and %v", status, asked, err)
+		}
+	}
+}
+
+// A server that is busy is asked again, one that says no is not.
+func TestApplyAgain(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answers []int
+		asked   int
+		refused bool
+	}{
+		"conflict, then done": {[]int{409, 200}, 2, false},
+		"busy, then gone":     {[]int{429, 503, 404}, 3, false},
+		"busy for long":       {[]int{500, 502, 503, 504, 429, 200}, tries, true},
+		"no":                  {[]int{403, 200}, 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				asked := 0
+				do := func(context.Context, string, string, string, []byte) (int, []byte, error) {
+					asked++
+					return c.answers[asked-1], nil, nil
+				}
+				err := Apply(t.Context(), do, sample().Restore)
+				if asked != c.asked || (err != nil) != c.refused {
+					t.Errorf("%d requests, and %v", asked, err)
+				}
+			})
+		})
+	}
+}
+
+// Who waits for a busy server stops waiting when told to.
+func TestApplyEnds(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	do := func(context.Context, string, string, string, []byte) (int, []byte, error) {
+		cancel()
+		return 503, nil, nil
+	}
+	var refused *StatusError
+	if err := Apply(ctx, do, sample().Restore); !errors.As(err, &refused) {
+		t.Errorf("error is %v", err)
 	}
 }
 
