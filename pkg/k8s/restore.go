@@ -41,7 +41,10 @@ func (c *Cluster) Restore(ctx context.Context, record undo.Record, tell Tell) er
 func (c *Cluster) BringBack(ctx context.Context, record undo.Record, tell Tell) error {
 	c = c.in(namespaceOf(record, c.namespace))
 	for _, request := range record.Restore {
-		if err := undo.Apply(ctx, c.do, []undo.Request{request}); err != nil {
+		switch err := undo.Apply(ctx, c.do, []undo.Request{request}); {
+		case errors.Is(err, undo.ErrSuperseded):
+			return nil // somebody has put things back, and somebody has swapped since
+		case err != nil:
 			return c.notRestored(record, err)
 		}
 		if pod, ok := deletedPod(request); ok {
@@ -63,7 +66,7 @@ func (c *Cluster) BringBack(ctx context.Context, record undo.Record, tell Tell) 
 // Remove returns, and serves until its agent ends.
 func (c *Cluster) Remove(ctx context.Context, record undo.Record) error {
 	c = c.in(namespaceOf(record, c.namespace))
-	if err := undo.Apply(ctx, c.do, record.Remove); err != nil {
+	if err := undo.Apply(ctx, c.do, record.Remove); err != nil && !errors.Is(err, undo.ErrSuperseded) {
 		return c.notRestored(record, err)
 	}
 	return nil

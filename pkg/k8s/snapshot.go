@@ -56,9 +56,10 @@ func (c *Cluster) Snapshot(ctx context.Context, r plan.Request) (plan.Snapshot, 
 		s.LimitRanges = l.Items
 		return err
 	})
-	optional("volume claims", func() error {
-		l, err := core.PersistentVolumeClaims(c.namespace).List(ctx, all)
-		s.Claims = l.Items
+	optional("volume claims", func() (err error) { s.Claims, err = c.claims(ctx); return err })
+	optional("disruption budgets", func() error {
+		l, err := c.core.PolicyV1().PodDisruptionBudgets(c.namespace).List(ctx, all)
+		s.Budgets = l.Items
 		return err
 	})
 	optional("autoscalers", func() error {
@@ -89,6 +90,15 @@ func (c *Cluster) serviceAccounts(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
+// claims are the namespace's, and never nil: that would say that they could not be read.
+func (c *Cluster) claims(ctx context.Context) ([]corev1.PersistentVolumeClaim, error) {
+	l, err := c.core.CoreV1().PersistentVolumeClaims(c.namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return append([]corev1.PersistentVolumeClaim{}, l.Items...), nil
+}
+
 // taken tells which object of a new proxy's name is there already, or nothing.
 func (c *Cluster) taken(ctx context.Context, name string) (string, error) {
 	_, err := c.core.CoreV1().Services(c.namespace).Get(ctx, name, metav1.GetOptions{})
@@ -97,6 +107,13 @@ func (c *Cluster) taken(ctx context.Context, name string) (string, error) {
 		return fmt.Sprintf("a service %q", name), nil
 	case !apierrors.IsNotFound(err):
 		return "", c.explain(fmt.Sprintf("asking for a service %q", name), err)
+	}
+	_, err = c.core.CoreV1().Pods(c.namespace).Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case err == nil:
+		return fmt.Sprintf("a pod %q", name), nil
+	case !apierrors.IsNotFound(err):
+		return "", c.explain(fmt.Sprintf("asking for a pod %q", name), err)
 	}
 	_, err = c.core.AppsV1().Deployments(c.namespace).Get(ctx, name, metav1.GetOptions{})
 	switch {

@@ -66,6 +66,9 @@ func (c *Cluster) workload(ctx context.Context, target plan.Target) (*plan.Workl
 		APIVersion: object.GetAPIVersion(), Kind: object.GetKind(), Resource: resource.Resource,
 		Name: object.GetName(), UID: string(object.GetUID()), Replicas: 1,
 	}
+	if owner := metav1.GetControllerOf(object); owner != nil {
+		w.Controller = owner.Kind + " " + owner.Name
+	}
 	if err := c.readSpec(ctx, w, object); err != nil {
 		return nil, err
 	}
@@ -83,6 +86,7 @@ type spec struct {
 	Template             *corev1.PodTemplateSpec        `json:"template"`
 	VolumeClaimTemplates []corev1.PersistentVolumeClaim `json:"volumeClaimTemplates"`
 	ServiceName          string                         `json:"serviceName"`
+	Strategy             json.RawMessage                `json:"strategy"` // of the kind's own shape
 	Ordinals             struct {
 		Start int32 `json:"start"`
 	} `json:"ordinals"`
@@ -125,6 +129,14 @@ func (c *Cluster) readSpec(ctx context.Context, w *plan.Workload, object *unstru
 	}
 	if s.Replicas != nil {
 		w.Replicas = *s.Replicas
+	}
+	if w.Kind == "Deployment" && len(s.Strategy) > 0 {
+		if err := json.Unmarshal(s.Strategy, &w.Update); err != nil {
+			return fmt.Errorf("reading the strategy of %s: %w", who, err)
+		}
+	}
+	if s.Selector == nil || len(s.Selector.MatchLabels)+len(s.Selector.MatchExpressions) == 0 { // of another shape, or another workload's
+		s.Selector = &metav1.LabelSelector{MatchLabels: s.Template.Labels}
 	}
 	w.Paused, w.Selector, w.Template = s.Paused, s.Selector, *s.Template
 	w.VolumeClaimTemplates, w.ServiceName, w.Ordinal = s.VolumeClaimTemplates, s.ServiceName, s.Ordinals.Start
