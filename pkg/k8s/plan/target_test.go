@@ -38,15 +38,36 @@ func TestParseTarget(t *testing.T) {
 		"ReplicaSet/web":          {KindReplicaSet, "web", ""},
 		"rollouts.argoproj.io/my": {"rollouts.argoproj.io", "my", ""},
 		"a.b":                     {KindDeployment, "a.b", ""},
+		"rollout/web":             {"rollouts.argoproj.io", "web", ""},
+		"dc/web:app":              {"deploymentconfigs.apps.openshift.io", "web", "app"},
+		"Deployments.Apps/web":    {KindDeployment, "web", ""},
 	} {
 		if got, err := ParseTarget(text); err != nil || got != want {
 			t.Errorf("%q is %v, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"", ":", "web:", ":app", "/web", "a/b/c", "Web", "we b", "web:a:b", "-web", "web-", "a/", strings.Repeat("a", 254)} {
+	for _, text := range []string{"", ":", "web:", ":app", "/web", "a/b/c", "Web", "we b", "web:a:b", "-web", "web-", "a/", strings.Repeat("a", 254), "ds/web", "pod/web", "Jobs/web", "svc/web"} {
 		if got, err := ParseTarget(text); err == nil {
 			t.Errorf("%q was taken for %v", text, got)
 		}
+	}
+}
+
+func TestTargetNames(t *testing.T) {
+	t.Parallel()
+	for target, want := range map[Target][2]string{
+		{KindDeployment, "web", "app"}:      {"web", "telepresence-deployment-web"},
+		{"", "web", ""}:                     {"web", "telepresence-deployment-web"},
+		{KindStatefulSet, "web", ""}:        {"statefulset/web", "telepresence-statefulset-web"},
+		{"rollouts.argoproj.io", "web", ""}: {"rollouts.argoproj.io/web", "telepresence-rollouts-web"},
+	} {
+		if target.Flag() != want[0] || target.Resource() != want[1] {
+			t.Errorf("%+v is %s and %s", target, target.Flag(), target.Resource())
+		}
+	}
+	long, other := Target{Name: strings.Repeat("a", 253)}, Target{Name: strings.Repeat("a", 252) + "b"}
+	if len(long.Resource()) != longest || long.Resource() == other.Resource() {
+		t.Errorf("a long name is %s, and another %s", long.Resource(), other.Resource())
 	}
 }
 
