@@ -13,7 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/telepresence/telepresence/pkg/doctor"
@@ -148,15 +147,11 @@ func checkRight(ctx context.Context, c *Cluster, r right) (string, error) {
 const nobody = "telepresence-doctor-asks-for-nobody"
 
 func checkWebSocket(ctx context.Context, c *Cluster) (string, error) {
-	u := c.core.CoreV1().RESTClient().Get().Resource("pods").Namespace(c.namespace).Name(c.anyPod(ctx)).SubResource("portforward").URL()
-	session, raw, err := c.dialWebSocket(ctx, u)
-	return answers(c, session, raw, err)
+	return c.answered(c.forward.TryWebSocket(ctx, c.portForwardURL(c.anyPod(ctx))))
 }
 
 func checkSPDY(ctx context.Context, c *Cluster) (string, error) {
-	u := c.core.CoreV1().RESTClient().Get().Resource("pods").Namespace(c.namespace).Name(c.anyPod(ctx)).SubResource("portforward").URL()
-	session, raw, err := c.dialSPDY(ctx, u)
-	return answers(c, session, raw, err)
+	return c.answered(c.forward.TrySPDY(ctx, c.portForwardURL(c.anyPod(ctx))))
 }
 
 // anyPod is a running pod to try port-forwarding on: connecting to the kubelet reaches none of the pod's ports.
@@ -168,13 +163,9 @@ func (c *Cluster) anyPod(ctx context.Context) string {
 	return list.Items[0].Name
 }
 
-func answers(c *Cluster, session httpstream.Connection, raw interface{ Close() error }, err error) (string, error) {
-	switch {
-	case err == nil:
-		raw.Close()
-		<-session.CloseChan()
-		return "", nil
-	case apierrors.IsNotFound(err):
+// answered takes the answer that the pod is not there for one that a port-forward is possible.
+func (c *Cluster) answered(err error) (string, error) {
+	if apierrors.IsNotFound(err) {
 		return "as far as can be told without a running pod", nil
 	}
 	return "", c.explain("", err)

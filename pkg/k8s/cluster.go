@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -26,6 +28,9 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/klog/v2"
+
+	"github.com/telepresence/telepresence/pkg/k8s/plan"
+	"github.com/telepresence/telepresence/pkg/k8s/portforward"
 )
 
 // Tell shows the user one line: no prefix, no capital, no full stop. It may be called from several goroutines.
@@ -51,7 +56,7 @@ type Cluster struct {
 	dynamic   dynamic.Interface
 	mapper    meta.RESTMapper
 	clock     *clock
-	noWS      *atomic.Bool // port-forwarding over WebSocket was refused once, and SPDY was not
+	forward   *portforward.Dialer
 }
 
 // Connect reads the kubeconfig files as kubectl does: all of KUBECONFIG, then ~/.kube/config, then the pod's own
@@ -88,7 +93,7 @@ func Connect(cfg Config) (*Cluster, error) {
 
 // connect makes the clients. config becomes the Cluster's.
 func connect(config *rest.Config, name, namespace string) (*Cluster, error) {
-	c := &Cluster{context: name, namespace: namespace, config: config, clock: new(clock), noWS: new(atomic.Bool)}
+	c := &Cluster{context: name, namespace: namespace, config: config, clock: new(clock), forward: portforward.New(config)}
 	config.QPS, config.Burst = 50, 100
 	config.UserAgent = "telepresence"
 	config.WarningHandler = rest.NoWarnings{}
@@ -141,6 +146,19 @@ func (c *Cluster) Check(ctx context.Context) error {
 		what: fmt.Sprintf("there is no namespace %q in context %q%s", c.namespace, c.context, thereAre(there)),
 		hint: "choose one with --namespace",
 	}
+}
+
+// PortForward connects to a port on the loopback of a pod of the namespace, as portforward.Dialer does.
+func (c *Cluster) PortForward(ctx context.Context, pod string, port plan.Port) (net.Conn, error) {
+	conn, err := c.forward.Dial(ctx, c.portForwardURL(pod), uint16(port))
+	if err != nil {
+		return nil, c.explain(fmt.Sprintf("port-forwarding to %s:%d", pod, port), err)
+	}
+	return conn, nil
+}
+
+func (c *Cluster) portForwardURL(pod string) *url.URL {
+	return c.core.CoreV1().RESTClient().Get().Resource("pods").Namespace(c.namespace).Name(pod).SubResource("portforward").URL()
 }
 
 // Contexts lists the names of the kubeconfig's contexts, in order.

@@ -30,6 +30,9 @@ func (c *Cluster) Restore(ctx context.Context, record undo.Record, tell Tell) er
 	if err := c.BringBack(ctx, record, tell); err != nil {
 		return err
 	}
+	if err := c.endProxy(ctx, record); err != nil {
+		return err
+	}
 	if err := c.Remove(ctx, record); err != nil {
 		return err
 	}
@@ -253,28 +256,35 @@ func (c *Cluster) awaitPodGone(ctx context.Context, name string) error {
 	})
 }
 
-// awaitGone waits until the session's pods are no more. They have little time to end: nobody counts on them any more.
+// endProxy deletes the session's pods with little time to end: an agent whose client is gone would wait for it, and nobody counts on it any more.
+func (c *Cluster) endProxy(ctx context.Context, record undo.Record) error {
+	c = c.in(namespaceOf(record, c.namespace))
+	var pods []corev1.Pod
+	err := poll(ctx, func() (_ bool, err error) {
+		pods, err = c.proxies(ctx, record)
+		return err == nil, err
+	})
+	if err != nil {
+		return err
+	}
+	grace := int64(2)
+	for i := range pods {
+		err := c.core.CoreV1().Pods(c.namespace).Delete(ctx, pods[i].Name, metav1.DeleteOptions{GracePeriodSeconds: &grace})
+		if err != nil && !apierrors.IsNotFound(err) && !passing(err) { // Remove deletes it, too
+			return c.explain("ending the proxy pod", err)
+		}
+	}
+	return nil
+}
+
+// awaitGone waits until the session's pods are no more.
 func (c *Cluster) awaitGone(ctx context.Context, record undo.Record, tell Tell) error {
 	c = c.in(namespaceOf(record, c.namespace))
 	bounded, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	hurried, grace := false, int64(2)
 	err := poll(bounded, func() (bool, error) {
 		pods, err := c.proxies(bounded, record)
-		if err != nil {
-			return false, err
-		}
-		for i := range pods {
-			if hurried {
-				break
-			}
-			err := c.core.CoreV1().Pods(c.namespace).Delete(bounded, pods[i].Name, metav1.DeleteOptions{GracePeriodSeconds: &grace})
-			if err != nil && !apierrors.IsNotFound(err) {
-				return false, c.explain("ending the proxy pod", err)
-			}
-		}
-		hurried = true
-		return len(pods) == 0, nil
+		return err == nil && len(pods) == 0, err
 	})
 	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
 		tell("the proxy pod takes its time to end; the cluster removes it when it has")

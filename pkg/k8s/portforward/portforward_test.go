@@ -1,4 +1,4 @@
-package k8s
+package portforward
 
 import (
 	"bytes"
@@ -9,8 +9,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,8 +24,6 @@ import (
 	"k8s.io/client-go/tools/portforward"
 
 	"golang.org/x/net/nettest"
-
-	"github.com/telepresence/telepresence/pkg/k8s/plan"
 )
 
 // forwarder is the part of an API server that forwards ports: every pod's ports are this machine's.
@@ -115,7 +115,7 @@ func (f *forwarder) forward(data, failure httpstream.Stream) {
 	pod.Close()
 }
 
-func startForwarder(t *testing.T, webSocket bool) (*Cluster, *forwarder) {
+func startForwarder(t *testing.T, webSocket bool) (*Dialer, *url.URL, *forwarder) {
 	t.Helper()
 	f := &forwarder{webSocket: webSocket, methods: make(chan string, 1000)}
 	server := httptest.NewServer(f)
@@ -123,27 +123,32 @@ func startForwarder(t *testing.T, webSocket bool) (*Cluster, *forwarder) {
 		server.Close()
 		f.serving.Wait()
 	})
-	c, err := connect(&rest.Config{Host: server.URL}, "test", "default")
+	return New(&rest.Config{Host: server.URL}), podURL(t, server.URL), f
+}
+
+func podURL(t *testing.T, server string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(server + "/api/v1/namespaces/default/pods/web/portforward")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c, f
+	return u
 }
 
-func port(t *testing.T, addr net.Addr) plan.Port {
+func port(t *testing.T, addr net.Addr) uint16 {
 	t.Helper()
-	return plan.Port(netip.MustParseAddrPort(addr.String()).Port())
+	return uint16(netip.MustParseAddrPort(addr.String()).Port())
 }
 
 // forwarded is a connection through a port-forward, and the pod's end of it.
-func forwarded(t *testing.T, c *Cluster) (client, pod net.Conn) {
+func forwarded(t *testing.T, d *Dialer, u *url.URL) (client, pod net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	client, err = c.PortForward(t.Context(), "web", port(t, l.Addr()))
+	client, err = d.Dial(t.Context(), u, port(t, l.Addr()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,14 +159,14 @@ func forwarded(t *testing.T, c *Cluster) (client, pod net.Conn) {
 	return client, pod
 }
 
-func TestPortForwardIsConn(t *testing.T) {
+func TestIsConn(t *testing.T) {
 	t.Parallel()
 	for name, webSocket := range map[string]bool{"websocket": true, "spdy": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, _ := startForwarder(t, webSocket)
+			d, u, _ := startForwarder(t, webSocket)
 			nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {
-				client, pod := forwarded(t, c)
+				client, pod := forwarded(t, d, u)
 				return client, pod, func() {
 					client.Close()
 					pod.Close()
@@ -171,10 +176,10 @@ func TestPortForwardIsConn(t *testing.T) {
 	}
 }
 
-func TestPortForwardHalfCloses(t *testing.T) {
+func TestHalfCloses(t *testing.T) {
 	t.Parallel()
-	c, _ := startForwarder(t, true)
-	client, pod := forwarded(t, c)
+	d, u, _ := startForwarder(t, true)
+	client, pod := forwarded(t, d, u)
 	defer client.Close()
 	defer pod.Close()
 	question, answer := bytes.Repeat([]byte("question "), 100_000), bytes.Repeat([]byte("answer "), 100_000)
@@ -204,11 +209,11 @@ func TestPortForwardHalfCloses(t *testing.T) {
 	asking.Wait()
 }
 
-func TestPortForwardRemembersThatThereIsNoWebSocket(t *testing.T) {
+func TestRemembersThatThereIsNoWebSocket(t *testing.T) {
 	t.Parallel()
-	c, f := startForwarder(t, false)
+	d, u, f := startForwarder(t, false)
 	for range 2 {
-		client, pod := forwarded(t, c)
+		client, pod := forwarded(t, d, u)
 		client.Close()
 		pod.Close()
 	}
@@ -222,16 +227,16 @@ func TestPortForwardRemembersThatThereIsNoWebSocket(t *testing.T) {
 	}
 }
 
-func TestPortForwardTellsWhatFailed(t *testing.T) {
+func TestTellsWhatFailed(t *testing.T) {
 	t.Parallel()
-	c, _ := startForwarder(t, true)
+	d, u, _ := startForwarder(t, true)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	closed := port(t, l.Addr())
 	l.Close()
-	conn, err := c.PortForward(t.Context(), "web", closed)
+	conn, err := d.Dial(t.Context(), u, closed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,36 +247,28 @@ func TestPortForwardTellsWhatFailed(t *testing.T) {
 	}
 }
 
-func TestPortForwardTellsThatTheServerIsGone(t *testing.T) {
+func TestTellsThatTheServerIsGone(t *testing.T) {
 	t.Parallel()
 	f := &forwarder{webSocket: true, methods: make(chan string, 10)}
 	server := httptest.NewServer(f)
-	c, err := connect(&rest.Config{Host: server.URL}, "test", "default")
-	if err != nil {
-		t.Fatal(err)
-	}
+	d, u := New(&rest.Config{Host: server.URL}), podURL(t, server.URL)
 	server.Close()
-	_, err = c.PortForward(t.Context(), "web", 80)
-	var hinted interface{ Hint() string }
-	if !errors.As(err, &hinted) || hinted.Hint() == "" || !strings.Contains(err.Error(), server.URL) {
+	if _, err := d.Dial(t.Context(), u, 80); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("dialling: %v", err)
 	}
 }
 
-func TestPortForwardDialEndsWithContext(t *testing.T) {
+func TestDialEndsWithContext(t *testing.T) {
 	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	c, err := connect(&rest.Config{Host: "http://" + silent.Addr().String()}, "test", "default")
-	if err != nil {
-		t.Fatal(err)
-	}
+	d, u := New(&rest.Config{}), podURL(t, "http://"+silent.Addr().String())
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := c.PortForward(ctx, "web", 80); err == nil {
+	if _, err := d.Dial(ctx, u, 80); err == nil {
 		t.Error("a silent server was connected to")
 	}
 }
