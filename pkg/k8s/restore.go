@@ -24,10 +24,16 @@ const (
 	restBack  = 10 * time.Second // after that, until all do
 )
 
+// ErrNotReady says that the originals are back, as far as this program can bring them, and that none of them is ready yet.
+var ErrNotReady = errors.New("no original is ready")
+
 // Restore puts back what a session has changed, wherever it got to: the originals serve again, then all that the session has made is
 // gone. Anyone may call it, again and again. It goes on while the server is away, until ctx ends.
 func (c *Cluster) Restore(ctx context.Context, record undo.Record, tell Tell) error {
-	if err := c.BringBack(ctx, record, tell); err != nil {
+	switch err := c.BringBack(ctx, record, tell); {
+	case errors.Is(err, ErrNotReady):
+		tell(err.Error())
+	case err != nil:
 		return err
 	}
 	if err := c.endProxy(ctx, record); err != nil {
@@ -36,7 +42,7 @@ func (c *Cluster) Restore(ctx context.Context, record undo.Record, tell Tell) er
 	if err := c.Remove(ctx, record); err != nil {
 		return err
 	}
-	return c.awaitGone(ctx, record, tell)
+	return c.AwaitGone(ctx, record, tell)
 }
 
 // BringBack is the first half of Restore: it returns when the originals serve again, or after a minute in which they do not, and the proxy has
@@ -59,10 +65,11 @@ func (c *Cluster) BringBack(ctx context.Context, record undo.Record, tell Tell) 
 	if len(record.Restore) == 0 {
 		return nil
 	}
-	if err := c.awaitBack(ctx, record, tell); err != nil {
-		return err
+	backErr := c.awaitBack(ctx, record, tell)
+	if backErr != nil && !errors.Is(backErr, ErrNotReady) {
+		return backErr
 	}
-	return c.detach(ctx, record)
+	return errors.Join(backErr, c.detach(ctx, record))
 }
 
 // Remove is the second half of Restore: it deletes the proxy and all else of the session's, the record last. The proxy pod is on its way out when
@@ -168,7 +175,7 @@ func (c *Cluster) awaitBack(ctx context.Context, record undo.Record, tell Tell) 
 		return back >= min(record.Serving, int(w.Replicas)) || time.Now().After(deadline), nil
 	})
 	if err == nil && !one && time.Now().After(deadline) {
-		tell(fmt.Sprintf("no original of %s is ready after %s; %s", record.Workload, firstBack, why))
+		return fmt.Errorf("%s: %w after %s; %s", record.Workload, ErrNotReady, firstBack, why)
 	}
 	return err
 }
@@ -277,8 +284,8 @@ func (c *Cluster) endProxy(ctx context.Context, record undo.Record) error {
 	return nil
 }
 
-// awaitGone waits until the session's pods are no more.
-func (c *Cluster) awaitGone(ctx context.Context, record undo.Record, tell Tell) error {
+// AwaitGone waits until the session's pods are no more.
+func (c *Cluster) AwaitGone(ctx context.Context, record undo.Record, tell Tell) error {
 	c = c.in(namespaceOf(record, c.namespace))
 	bounded, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()

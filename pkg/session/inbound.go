@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -28,14 +29,6 @@ const (
 	goneAfter = 3
 )
 
-// localEnd is where the local process listens: a place.
-type localEnd interface {
-	// Dial connects to 127.0.0.1:port as a program beside the process would.
-	Dial(ctx context.Context, port uint16) (net.Conn, error)
-	// Listening tells whether something listens on the port there.
-	Listening(port uint16) bool
-}
-
 // podEnd is where the pod's traffic arrives: a tunnel.
 type podEnd interface {
 	Listen(ctx context.Context, at netip.AddrPort) (net.Listener, error)
@@ -49,6 +42,7 @@ type inbound struct {
 	ev    Events
 	log   *slog.Logger
 	conns sync.WaitGroup // run waits for them
+	quiet atomic.Bool    // the session ends: nobody is told of ports any more
 
 	mu      sync.Mutex // guards what follows
 	open    map[inboundPort]bool
@@ -148,8 +142,10 @@ func (in *inbound) serve(ctx context.Context, p inboundPort) error {
 			if err := in.serveWhileListening(ctx, p); err != nil || ctx.Err() != nil {
 				return err
 			}
-			in.ev.Warn(fmt.Sprintf("nothing listens on 127.0.0.1:%d any more: callers of the pod's port %d are refused until something does", p.local, p.at.Port()))
-			told = true
+			if !in.quiet.Load() {
+				in.ev.Warn(fmt.Sprintf("nothing listens on 127.0.0.1:%d any more: callers of the pod's port %d are refused until something does", p.local, p.at.Port()))
+				told = true
+			}
 		}
 		select {
 		case <-tick.C:
@@ -238,4 +234,23 @@ func relayUntil(ctx context.Context, a, b net.Conn) {
 	relay(a, b)
 	close(done)
 	cut.Wait()
+}
+
+// inboundPorts are the plan's exposed ports, listened on at an address.
+func inboundPorts(at netip.Addr, exposed ...plan.Expose) []inboundPort {
+	ports := make([]inboundPort, len(exposed))
+	for i, e := range exposed {
+		ports[i] = inboundPort{at: netip.AddrPortFrom(at, uint16(e.Remote)), local: e.Local}
+	}
+	return ports
+}
+
+// fromPodPorts are --from-pod's: the same number at both ends, and at the pod's
+// loopback only.
+func fromPodPorts(list []plan.Port) []inboundPort {
+	exposed := make([]plan.Expose, len(list))
+	for i, p := range list {
+		exposed[i] = plan.Expose{Local: p, Remote: p}
+	}
+	return inboundPorts(loopback, exposed...)
 }

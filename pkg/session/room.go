@@ -1,0 +1,115 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// How long the process has, after SIGTERM, to end in order.
+const endWithin = 10 * time.Second
+
+// choosePlace decides how the process's traffic is intercepted, and asks the
+// machine whether that can be done.
+func (s *session) choosePlace(ctx context.Context) error {
+	for _, path := range []string{s.o.EnvJSON, s.o.EnvFile} {
+		if path != "" {
+			if err := canWrite(path); err != nil {
+				return err
+			}
+		}
+	}
+	switch s.o.Method {
+	case MethodInjectTCP, MethodAuto:
+		s.place = &inSandbox{session: s}
+	default:
+		return fmt.Errorf("there is no method %q", s.o.Method)
+	}
+	return s.place.check(ctx)
+}
+
+// openPlace makes the room and puts the pod's things in it.
+func (s *session) openPlace(ctx context.Context) error {
+	root := ""
+	if s.files != nil {
+		root = s.files.root
+	}
+	words, variables := s.command()
+	in := furniture{
+		command:   words,
+		variables: s.processEnviron(root),
+		hostname:  s.pod.Hostname,
+		resolv:    s.pod.ResolvConf,
+		hosts:     s.pod.Hosts,
+		addresses: s.pod.Addresses,
+		volumes:   s.volumes(),
+	}
+	maps.Copy(in.variables, variables)
+	for _, p := range append(s.toPod[:len(s.toPod):len(s.toPod)], s.fromPod...) {
+		in.podPorts = append(in.podPorts, uint16(p))
+	}
+	made, err := s.place.open(ctx, in)
+	s.room = made
+	return err
+}
+
+// closePlace ends whatever still runs in the room, and takes it away.
+func (s *session) closePlace(context.Context) error {
+	if s.room == nil {
+		return nil
+	}
+	err := s.room.Close()
+	s.waiting.Wait()
+	return err
+}
+
+// startProcess lets the user's process run, and has its end noticed.
+func (s *session) startProcess(context.Context) error {
+	s.o.Log.Info("starting the local process")
+	s.exited = make(chan exit, 1)
+	if err := s.room.Release(); err != nil {
+		return err
+	}
+	s.waiting.Go(func() {
+		code, err := s.room.Wait()
+		s.exited <- exit{code, err}
+		close(s.exited)
+	})
+	return nil
+}
+
+// endProcess asks the process to end, unless it has, and gives it time to do so
+// in order. Who doesn't is ended by closePlace.
+func (s *session) endProcess(ctx context.Context) error {
+	if s.exited == nil {
+		return nil
+	}
+	select {
+	case <-s.exited:
+		return nil
+	default:
+	}
+	ctx, cancel := context.WithTimeout(ctx, endWithin)
+	defer cancel()
+	// An interactive shell ends at a hang-up, and at nothing milder.
+	for _, sig := range []os.Signal{unix.SIGTERM, unix.SIGHUP} {
+		if err := s.room.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) && !errors.Is(err, syscall.ESRCH) {
+			s.o.Log.Info("asking the local process to end", "signal", sig, "err", err)
+		}
+		if len(s.o.Command)+len(s.o.Docker) > 0 {
+			break
+		}
+	}
+	select {
+	case <-s.exited:
+	case <-ctx.Done():
+		s.ev.Warn("the local process doesn't end: killing it")
+	}
+	return nil
+}
