@@ -28,16 +28,16 @@ type right struct {
 	optional    bool   // the edit role has it not, and most sessions do without
 }
 
-// rights are what a swap needs.
+// rights are what a swap needs, in the order of docs/rights.yaml.
 var rights = []right{
 	{verbs: []string{"get", "list", "watch", "create", "patch", "delete"}, resource: "pods", what: "making the proxy"},
 	{verbs: []string{"get", "create"}, resource: "pods", subresource: "portforward", what: "the tunnel"},
-	{verbs: []string{"get", "list", "create", "delete"}, resource: "secrets", what: "the undo record"},
+	{verbs: []string{"get", "list", "create", "patch", "delete"}, resource: "secrets", what: "the undo record"},
 	{verbs: []string{"get", "list", "create", "patch", "delete"}, group: "coordination.k8s.io", resource: "leases", what: "the sign of life"},
 	{verbs: []string{"get", "list", "patch"}, group: "apps", resource: "deployments", what: "swapping a deployment"},
-	{verbs: []string{"list"}, group: "apps", resource: "replicasets", what: "swapping a deployment"},
 	{verbs: []string{"get", "list", "patch"}, group: "apps", resource: "statefulsets", what: "swapping a statefulset"},
-	{verbs: []string{"get", "list", "create", "delete"}, resource: "services", what: "--new-deployment, and losing no request"},
+	{verbs: []string{"get", "list", "patch"}, group: "apps", resource: "replicasets", what: "swapping a deployment or a replica set"},
+	{verbs: []string{"get", "list", "create", "delete"}, resource: "services", what: "losing no request, and --new-deployment"},
 	{verbs: []string{"list"}, group: "discovery.k8s.io", resource: "endpointslices", what: "losing no request"},
 	{verbs: []string{"list"}, resource: "events", what: "saying what a pod waits for"},
 	{verbs: []string{"get", "create"}, resource: "pods", subresource: "exec", what: "the environment that the image sets"},
@@ -46,6 +46,7 @@ var rights = []right{
 	{verbs: []string{"list"}, resource: "resourcequotas", what: "seeing that there is no room"},
 	{verbs: []string{"list"}, resource: "limitranges", what: "seeing that there is no room"},
 	{verbs: []string{"list"}, group: "autoscaling", resource: "horizontalpodautoscalers", what: "seeing that an autoscaler is at work"},
+	{verbs: []string{"list"}, group: "policy", resource: "poddisruptionbudgets", what: "seeing that the originals may not go"},
 	{verbs: []string{"list"}, resource: "serviceaccounts", what: "--serviceaccount"},
 }
 

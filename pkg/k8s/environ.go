@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"time"
 
@@ -40,7 +42,7 @@ func (c *Cluster) ImageEnviron(ctx context.Context, p *plan.Plan) ([]string, err
 	}
 	for _, reader := range readers {
 		var answer []byte
-		if answer, err = c.exec(ctx, original.Name, p.Container, reader); err == nil {
+		if answer, err = c.Exec(ctx, original.Name, p.Container, reader, nil); err == nil {
 			return splitEnviron(answer), nil
 		}
 		if apierrors.IsForbidden(err) || ctx.Err() != nil {
@@ -96,7 +98,7 @@ func (c *Cluster) environBeside(ctx context.Context, original *corev1.Pod, p *pl
 	if err != nil {
 		return nil, err
 	}
-	answer, err := c.exec(ctx, original.Name, name, []string{"/telepresence-agent", "environ"})
+	answer, err := c.Exec(ctx, original.Name, name, []string{"/telepresence-agent", "environ"}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -151,27 +153,30 @@ func (c *Cluster) addEphemeral(ctx context.Context, original *corev1.Pod, p *pla
 	return err
 }
 
-// exec runs a command in a container and returns what it writes to its stdout.
-func (c *Cluster) exec(ctx context.Context, pod, container string, command []string) ([]byte, error) {
+// Exec runs a command in a container of a pod of the namespace, with stdin if that is not nil, and returns what it writes to its stdout.
+func (c *Cluster) Exec(ctx context.Context, pod, container string, command []string, stdin io.Reader) ([]byte, error) {
+	doing := fmt.Sprintf("running %s in %s", command[0], pod)
+	options := &corev1.PodExecOptions{Container: container, Command: command, Stdin: stdin != nil, Stdout: true, Stderr: true}
 	u := c.core.CoreV1().RESTClient().Post().Resource("pods").Namespace(c.namespace).Name(pod).SubResource("exec").
-		VersionedParams(&corev1.PodExecOptions{Container: container, Command: command, Stdout: true, Stderr: true}, scheme.ParameterCodec).URL()
-	overWebSocket, err := remotecommand.NewWebSocketExecutor(c.config, "GET", u.String())
+		VersionedParams(options, scheme.ParameterCodec).URL()
+	overWebSocket, err := remotecommand.NewWebSocketExecutor(c.config, http.MethodGet, u.String())
 	if err != nil {
-		return nil, fmt.Errorf("preparing to run %s: %w", command[0], err)
+		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
-	overSPDY, err := remotecommand.NewSPDYExecutor(c.config, "POST", u)
+	overSPDY, err := remotecommand.NewSPDYExecutor(c.config, http.MethodPost, u)
 	if err != nil {
-		return nil, fmt.Errorf("preparing to run %s: %w", command[0], err)
+		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
 	executor, err := remotecommand.NewFallbackExecutor(overWebSocket, overSPDY, func(err error) bool {
 		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("preparing to run %s: %w", command[0], err)
+		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
 	var stdout, stderr bytes.Buffer
-	if err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &stdout, Stderr: &stderr}); err != nil {
-		return nil, fmt.Errorf("running %s %s: %w: %s", command[0], strings.Join(command[1:], " "), err, strings.TrimSpace(stderr.String()))
+	err = executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: stdin, Stdout: &stdout, Stderr: &stderr})
+	if err != nil && stderr.Len() > 0 {
+		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
 	}
-	return stdout.Bytes(), nil
+	return stdout.Bytes(), c.explain(doing, err)
 }

@@ -126,7 +126,7 @@ func poll(ctx context.Context, done func() (bool, error)) error {
 
 // awaitPod follows a pod that is on its way until reached says that it has arrived; meanwhile tell hears what it waits for.
 func (c *Cluster) awaitPod(ctx context.Context, name, container string, reached func(*corev1.Pod) bool, tell Tell) error {
-	said := ""
+	told := teller{tell: tell}
 	return c.followPod(ctx, name, func(pod *corev1.Pod) (bool, error) {
 		if pod == nil {
 			return false, &trouble{what: fmt.Sprintf("the proxy pod %q was deleted by somebody else", name)}
@@ -139,12 +139,27 @@ func (c *Cluster) awaitPod(ctx context.Context, name, container string, reached 
 		if err != nil {
 			return false, err
 		}
-		if line != "" && line != said {
-			said = line
-			tell(line)
-		}
+		told.see(line)
 		return false, nil
 	})
+}
+
+// teller tells what something waits for, once, and only what it waits for longer than a moment.
+type teller struct {
+	tell  Tell
+	line  string
+	since time.Time
+	said  bool
+}
+
+func (t *teller) see(line string) {
+	switch {
+	case line != t.line:
+		t.line, t.since, t.said = line, time.Now(), false
+	case line != "" && !t.said && time.Since(t.since) > 700*time.Millisecond:
+		t.said = true
+		t.tell(line)
+	}
 }
 
 // podEvents are the pod's events, oldest first; none where they may not be seen, for they only explain.

@@ -154,7 +154,7 @@ func (c *Cluster) awaitBack(ctx context.Context, record undo.Record, tell Tell) 
 		return nil // nothing that could be waited for
 	}
 	deadline := time.Now().Add(firstBack)
-	one, said, why := false, "", ""
+	one, why, told := false, "", teller{tell: tell}
 	err = poll(ctx, func() (bool, error) {
 		w, err := c.workload(ctx, target)
 		if err != nil || w.Replicas == 0 {
@@ -168,10 +168,7 @@ func (c *Cluster) awaitBack(ctx context.Context, record undo.Record, tell Tell) 
 			one, deadline = true, time.Now().Add(restBack)
 		}
 		why = line
-		if line != "" && line != said {
-			said = line
-			tell(line)
-		}
+		told.see(line)
 		return back >= min(record.Serving, int(w.Replicas)) || time.Now().After(deadline), nil
 	})
 	if err == nil && !one && time.Now().After(deadline) {

@@ -50,7 +50,7 @@ func (c *Cluster) Sessions(ctx context.Context, allNamespaces bool) ([]Session, 
 	if err := reads.Wait(); err != nil {
 		return nil, c.explain("listing sessions", err)
 	}
-	var sessions []Session
+	sessions := []Session{} // [] in JSON, not null
 	for i := range secrets.Items {
 		secret := &secrets.Items[i]
 		if _, ours := secret.Data[plan.KeyUndo]; !ours {

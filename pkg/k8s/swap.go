@@ -93,29 +93,31 @@ func (c *Cluster) countServing(ctx context.Context, p *plan.Plan) error {
 // else. A server that is away is none.
 func (c *Cluster) Renew(ctx context.Context, p *plan.Plan) error {
 	wait := renewEvery
-	for {
-		if pause(ctx, wait) != nil {
-			return nil
-		}
-		body, err := json.Marshal([]map[string]any{
-			{"op": "test", "path": "/metadata/labels/" + strings.ReplaceAll(plan.LabelSession, "/", "~1"), "value": p.Session},
-			{"op": "replace", "path": "/spec/renewTime", "value": metav1.NewMicroTime(c.clock.Now())},
-		})
-		if err != nil {
-			return fmt.Errorf("renewing the lease: %w", err)
-		}
-		_, err = c.core.CoordinationV1().Leases(c.namespace).Patch(ctx, p.Lease.Name, types.JSONPatchType, body, metav1.PatchOptions{})
+	for pause(ctx, wait) == nil {
+		err := c.renew(ctx, p)
 		switch {
 		case err == nil:
 			wait = renewEvery
-		case ctx.Err() != nil:
-			return nil
 		case apierrors.IsNotFound(err), apierrors.IsInvalid(err):
 			return &trouble{what: "the session was ended by somebody else", hint: "somebody ran telepresence leave, or swapped while this machine was away"}
 		default:
-			wait = 3 * time.Second
+			wait = renewEvery / 5
 		}
 	}
+	return nil
+}
+
+// renew renews the lease once, if it is still this session's.
+func (c *Cluster) renew(ctx context.Context, p *plan.Plan) error {
+	body, err := json.Marshal([]map[string]any{
+		{"op": "test", "path": "/metadata/labels/" + strings.ReplaceAll(plan.LabelSession, "/", "~1"), "value": p.Session},
+		{"op": "replace", "path": "/spec/renewTime", "value": metav1.NewMicroTime(c.clock.Now())},
+	})
+	if err != nil {
+		return fmt.Errorf("renewing the lease: %w", err)
+	}
+	_, err = c.core.CoordinationV1().Leases(c.namespace).Patch(ctx, p.Lease.Name, types.JSONPatchType, body, metav1.PatchOptions{})
+	return err
 }
 
 // TakeDown scales the originals to none and waits until they are gone, where they and the proxy cannot be there at once; otherwise
@@ -257,7 +259,7 @@ func (c *Cluster) adopt(ctx context.Context, p *plan.Plan) error {
 func (c *Cluster) awaitStopped(ctx context.Context, p *plan.Plan, tell Tell) error {
 	bounded, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	said := false
+	told := teller{tell: tell}
 	var left []string
 	err := poll(bounded, func() (bool, error) {
 		proxy, err := c.core.CoreV1().Pods(c.namespace).Get(bounded, p.Pod.Name, metav1.GetOptions{})
@@ -277,10 +279,7 @@ func (c *Cluster) awaitStopped(ctx context.Context, p *plan.Plan, tell Tell) err
 				left = append(left, pods[i].Name)
 			}
 		}
-		if len(left) > 0 && !said {
-			said = true
-			tell("waiting for the originals to stop")
-		}
+		told.see("waiting for the originals to stop")
 		return len(left) == 0, nil
 	})
 	if err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {

@@ -1,0 +1,57 @@
+package k8s
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func TestTidy(t *testing.T) {
+	t.Parallel()
+	got := tidy(prefixes([]string{"10.2.0.0/24", "10.1.0.0/16", "fd00::/56", "10.1.3.0/24", "10.2.0.0/24", "nonsense"}))
+	if want := prefixes([]string{"10.1.0.0/16", "10.2.0.0/24", "fd00::/56"}); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+func TestWidened(t *testing.T) {
+	t.Parallel()
+	got := widened(addrs([]string{"10.244.1.7", "10.244.9.1", "fd00:1:2:3::5", "None", "", "::ffff:10.244.3.3"}))
+	if want := prefixes([]string{"10.244.0.0/16", "fd00:1:2::/56"}); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestRangesOfOneNamespace asks as a user who may see neither nodes nor ServiceCIDRs.
+func TestRangesOfOneNamespace(t *testing.T) {
+	t.Parallel()
+	s, c := startAPIServer(t)
+	s.put(t, podPath+"web", &corev1.Pod{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: metav1.ObjectMeta{Name: "web"},
+		Status: corev1.PodStatus{PodIPs: []corev1.PodIP{{IP: "10.244.1.7"}}},
+	})
+	s.put(t, podPath+"on-node", &corev1.Pod{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: metav1.ObjectMeta{Name: "on-node"},
+		Spec: corev1.PodSpec{HostNetwork: true}, Status: corev1.PodStatus{PodIPs: []corev1.PodIP{{IP: "192.168.1.2"}}},
+	})
+	s.refuse = func(method, path string) (int, string) {
+		switch {
+		case path == "/api/v1/nodes", path == "/apis/networking.k8s.io/v1/servicecidrs":
+			return 403, "forbidden"
+		case method == "POST":
+			return 422, fmt.Sprintf("Service %q is invalid: spec.clusterIPs: Invalid value: [\"192.0.2.1\"]: failed to allocate IP 192.0.2.1: the provided IP (192.0.2.1) is not in the valid range. The range of valid IPs is 10.96.0.0/12", "x")
+		}
+		return 0, ""
+	}
+	got, err := c.Ranges(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got.Pods, []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}) || !slices.Equal(got.Services, []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}) {
+		t.Errorf("ranges %+v", got)
+	}
+}
