@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -10,8 +8,6 @@ import (
 	"io"
 	"os"
 	"sync"
-	"syscall"
-	"time"
 )
 
 // waiter runs f in a goroutine; stop tells it to end, and waits for that.
@@ -25,62 +21,41 @@ func waiter(f func(ended <-chan struct{})) (stop func()) {
 	}
 }
 
-// pause waits until its time is over or it is told to end.
-func pause(ctx context.Context, args []string, stderr io.Writer) error {
-	fs := flag.NewFlagSet("pause", flag.ContinueOnError)
-	duration := fs.Duration("for", time.Minute, "how long to wait")
-	if err := parse(fs, args, stderr); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, *duration)
-	defer cancel()
-	stop := onSignal(cancel)
-	defer stop()
-	<-ctx.Done()
-	return nil
-}
-
-// environ prints the environment of process 1.
-func environ(args []string, stdout, stderr io.Writer) error {
+// environ writes its own environment to a file, as a JSON array: run in the image of the user's container, which may
+// have no program of its own that could, that is what the image sets.
+func environ(args []string, stderr io.Writer) error {
 	fs := flag.NewFlagSet("environ", flag.ContinueOnError)
+	save := fs.String("save", "", "the file")
 	if err := parse(fs, args, stderr); err != nil {
 		return err
 	}
-	text, err := readEnviron("/proc/1")
+	if *save == "" {
+		return fmt.Errorf("%w: environ needs --save FILE", errUsage)
+	}
+	text, err := json.Marshal(os.Environ())
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(stdout).Encode(parseEnviron(text))
+	// The agent that reads it may be another user. Nobody else has the volume.
+	return os.WriteFile(*save, text, 0o644)
 }
 
-// readEnviron reads the environment of the process at dir, as that process's user where we may become it: the kernel
-// shows it to nobody else but root with the right to trace.
-func readEnviron(dir string) ([]byte, error) {
-	text, err := os.ReadFile(dir + "/environ")
-	if !errors.Is(err, os.ErrPermission) {
-		return text, err
+// install copies this program to a path, for another image's container to run.
+func install(args []string, stderr io.Writer) error {
+	fs := flag.NewFlagSet("install", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	if err := fs.Parse(args); err != nil || fs.NArg() != 1 {
+		return fmt.Errorf("%w: install takes one path", errUsage)
 	}
-	st, statErr := os.Stat(dir)
-	if statErr != nil {
-		return nil, errors.Join(err, statErr)
+	from, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return err
 	}
-	owner, ok := st.Sys().(*syscall.Stat_t)
-	if !ok {
-		return nil, err
+	defer from.Close()
+	to, err := os.OpenFile(fs.Arg(0), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
+	if err != nil {
+		return err
 	}
-	if idErr := errors.Join(syscall.Setgid(int(owner.Gid)), syscall.Setuid(int(owner.Uid))); idErr != nil {
-		return nil, fmt.Errorf("%w, and becoming user %d: %w", err, owner.Uid, idErr)
-	}
-	return os.ReadFile(dir + "/environ")
-}
-
-// parseEnviron splits the text of /proc/PID/environ into "K=V" strings.
-func parseEnviron(text []byte) []string {
-	vars := []string{}
-	for v := range bytes.SplitSeq(text, []byte{0}) {
-		if bytes.IndexByte(v, '=') > 0 {
-			vars = append(vars, string(v))
-		}
-	}
-	return vars
+	_, err = io.Copy(to, from)
+	return errors.Join(err, to.Close())
 }

@@ -3,8 +3,8 @@
 //
 //	telepresence-agent serve --port N [--grace 60s] [--standing]
 //	telepresence-agent ready --port N     # exit 0 if the pod is ready: a readiness probe
-//	telepresence-agent pause [--for 60s]  # waits, in an ephemeral container, for environ
-//	telepresence-agent environ            # the environment of process 1, as a JSON array
+//	telepresence-agent install PATH       # copies itself there, for another image to run it
+//	telepresence-agent environ --save F   # writes its environment to F, as a JSON array
 //	telepresence-agent version
 package main
 
@@ -27,7 +27,7 @@ const (
 	exitUsage  = 2
 )
 
-var errUsage = errors.New("usage: telepresence-agent serve|ready|pause|environ|version [flags]")
+var errUsage = errors.New("usage: telepresence-agent serve|ready|install|environ|version [flags]")
 
 func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
@@ -42,10 +42,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			err = serve(ctx, args[1:], stderr)
 		case "ready":
 			err = ready(ctx, args[1:], stderr)
-		case "pause":
-			err = pause(ctx, args[1:], stderr)
+		case "install":
+			err = install(args[1:], stderr)
 		case "environ":
-			err = environ(args[1:], stdout, stderr)
+			err = environ(args[1:], stderr)
 		case "version":
 			_, err = fmt.Fprintln(stdout, version)
 		}

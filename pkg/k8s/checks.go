@@ -25,7 +25,6 @@ type right struct {
 	resource    string
 	subresource string
 	what        string // what for
-	optional    bool   // the edit role has it not, and most sessions do without
 }
 
 // rights are what a swap needs, in the order of docs/rights.yaml.
@@ -41,7 +40,6 @@ var rights = []right{
 	{verbs: []string{"list"}, group: "discovery.k8s.io", resource: "endpointslices", what: "losing no request"},
 	{verbs: []string{"list"}, resource: "events", what: "saying what a pod waits for"},
 	{verbs: []string{"get", "create"}, resource: "pods", subresource: "exec", what: "the environment that the image sets"},
-	{verbs: []string{"patch"}, resource: "pods", subresource: "ephemeralcontainers", what: "the environment that an image without cat or env sets", optional: true},
 	{verbs: []string{"list"}, resource: "persistentvolumeclaims", what: "seeing that a volume cannot be shared"},
 	{verbs: []string{"list"}, resource: "resourcequotas", what: "seeing that there is no room"},
 	{verbs: []string{"list"}, resource: "limitranges", what: "seeing that there is no room"},
@@ -135,10 +133,7 @@ func checkRight(ctx context.Context, c *Cluster, r right) (string, error) {
 			missing = append(missing, verb)
 		}
 	}
-	switch {
-	case len(missing) > 0 && r.optional:
-		return "not granted, and needed only for " + r.what, nil
-	case len(missing) > 0:
+	if len(missing) > 0 {
 		return "", fmt.Errorf("you may not %s %s in namespace %q (for %s)", strings.Join(missing, ", "), r, c.namespace, r.what)
 	}
 	return r.what, nil

@@ -58,7 +58,7 @@ func (c *Cluster) sentence(err error) (what, hint string) {
 		return fmt.Sprintf("the cluster does not accept the credentials of context %q", c.context), "log in to the cluster again"
 	}
 	if status := apierrors.APIStatus(nil); errors.As(err, &status) {
-		return lowerFirst(err.Error()), ""
+		return lowerFirst(strings.TrimPrefix(err.Error(), "Internal error occurred: ")), ""
 	}
 	unknownCA, badHost := x509.UnknownAuthorityError{}, x509.HostnameError{}
 	switch {

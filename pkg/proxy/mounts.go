@@ -11,6 +11,9 @@ import (
 // AgentDir is where the session's keys and undo record are mounted into the agent's container.
 const AgentDir = "/.telepresence"
 
+// ImageDir is where a program run in the user's image has left the environment that it found there.
+const ImageDir = "/.telepresence-image"
+
 // notVolumes are mounts of every container that are no volumes of its pod.
 var notVolumes = []string{
 	"/dev/console", "/dev/mqueue", "/dev/pts", "/dev/termination-log",
@@ -49,7 +52,7 @@ func isVolume(root, at, kind, source string) bool {
 	switch {
 	case at == "/" || !path.IsAbs(at) || slices.Contains(notVolumes, at) || kubeletFile.MatchString(root):
 		return false
-	case under(at, "/proc") || under(at, "/sys") || under(at, AgentDir):
+	case under(at, "/proc") || under(at, "/sys") || under(at, AgentDir) || under(at, ImageDir):
 		return false
 	case at == "/dev" || under(at, "/dev") && (kind == "devtmpfs" || kind == "devpts"):
 		return false

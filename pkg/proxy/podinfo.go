@@ -19,6 +19,8 @@ type PodInfo struct {
 	Hostname string `json:"hostname"`
 	// Environ is the environment the kubelet started the agent with, in "K=V" form.
 	Environ []string `json:"environ"`
+	// ImageEnviron is the environment that the image of the user's container sets, if the pod was made to find out.
+	ImageEnviron []string `json:"imageEnviron,omitempty"`
 	// ResolvConf and Hosts are the contents of /etc/resolv.conf and /etc/hosts.
 	ResolvConf string `json:"resolvConf"`
 	Hosts      string `json:"hosts"`
@@ -83,6 +85,15 @@ func readPodInfo(version string) (PodInfo, error) {
 	hosts, err := os.ReadFile("/etc/hosts")
 	if err != nil && !os.IsNotExist(err) {
 		return info, err
+	}
+	image, err := os.ReadFile(ImageDir + "/environ")
+	if err != nil && !os.IsNotExist(err) {
+		return info, err
+	}
+	if len(image) > 0 {
+		if err := json.Unmarshal(image, &info.ImageEnviron); err != nil {
+			return info, fmt.Errorf("reading the image's environment: %w", err)
+		}
 	}
 	info.ResolvConf, info.Hosts = string(resolv), string(hosts)
 	table, err := os.ReadFile("/proc/self/mountinfo")

@@ -15,6 +15,9 @@ func (s *session) readPod(ctx context.Context) error {
 	if s.pod, err = s.tunnel.PodInfo(ctx); err != nil {
 		return fmt.Errorf("asking the agent what the pod has: %w", err)
 	}
+	if len(s.pod.ImageEnviron) > 0 {
+		s.imageEnviron = s.pod.ImageEnviron
+	}
 	s.environ = podEnviron(s.pod.Environ, s.imageEnviron)
 	if s.o.EnvJSON != "" {
 		text, err := envJSONText(s.environ)

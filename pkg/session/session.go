@@ -72,7 +72,7 @@ type session struct {
 	held         bool              // hold
 	stopRenewal  func()            // hold
 	removed      bool              // bringBack, as the session ends: all is put back but the proxy's last moments
-	imageEnviron []string          // startProxy: what an original's first process has
+	imageEnviron []string          // makePlan, readPod: what the original's image sets
 	tunnel       *proxy.Client     // openTunnel
 	stopWatch    func()            // openTunnel
 	pod          proxy.PodInfo     // readPod

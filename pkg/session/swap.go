@@ -47,10 +47,30 @@ func (s *session) makePlan(ctx context.Context) error {
 	if s.plan, err = plan.Make(snapshot, s.request); err != nil {
 		return err
 	}
+	if s.mustReadImage(ctx) {
+		s.request.ReadImage = true
+		if s.plan, err = plan.Make(snapshot, s.request); err != nil {
+			return err
+		}
+	}
 	for _, w := range s.plan.Warnings {
 		s.ev.Warn(w)
 	}
 	return nil
+}
+
+// mustReadImage asks an original what its image sets. It says whether the proxy
+// pod has to find out, since the original can't be asked. With any other trouble
+// the session goes on: most images set nothing that matters here.
+func (s *session) mustReadImage(ctx context.Context) bool {
+	if s.plan.Operation != plan.Swap || s.o.DryRun {
+		return false
+	}
+	var err error
+	if s.imageEnviron, err = s.cluster.ImageEnviron(ctx, s.plan); err != nil {
+		s.o.Log.Info("asking an original for its environment", "err", err)
+	}
+	return errors.Is(err, k8s.ErrCannotAsk)
 }
 
 // restoreGone puts back what a session has left whose client is gone.
@@ -96,39 +116,16 @@ func (s *session) hold(ctx context.Context) error {
 	return nil
 }
 
-// startProxy puts the proxy pod in place, and learns meanwhile what only the
-// original's image says.
+// startProxy puts the proxy pod in place.
 func (s *session) startProxy(ctx context.Context) error {
 	if s.plan.OriginalsFirst {
-		s.readImageEnviron(ctx)
 		s.ev.Tell(s.plan.Reason + ": the originals go first")
 		if err := s.cluster.TakeDown(ctx, s.plan, s.ev.Waiting); err != nil {
 			return err
 		}
-		return s.startPod(ctx)
 	}
-	s.waiting.Go(func() { s.readImageEnviron(ctx) })
-	defer s.waiting.Wait()
-	return s.startPod(ctx)
-}
-
-func (s *session) startPod(ctx context.Context) error {
 	s.ev.Tell("starting proxy pod " + s.podName())
 	return s.cluster.StartProxy(ctx, s.plan, s.ev.Waiting)
-}
-
-// readImageEnviron asks an original what its image sets. Without an answer the
-// session goes on: most images set nothing that matters here.
-func (s *session) readImageEnviron(ctx context.Context) {
-	if s.plan.Operation != plan.Swap {
-		return
-	}
-	environ, err := s.cluster.ImageEnviron(ctx, s.plan)
-	if err != nil {
-		s.o.Log.Warn("reading the environment of the original image", "err", err)
-		return
-	}
-	s.imageEnviron = environ
 }
 
 // bringBack has the originals serve again while the proxy still does, and takes

@@ -140,6 +140,8 @@ func readArgs(t *testing.T, text string) Request {
 			}
 		case "--serviceaccount":
 			r.ServiceAccount = value
+		case "read-image": // no flag: what the session finds out
+			r.ReadImage = value == "true"
 		default:
 			t.Fatalf("args: %s", words[i])
 		}

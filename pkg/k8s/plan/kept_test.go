@@ -23,6 +23,12 @@ func checkKept(t *testing.T, s Snapshot, p *Plan) {
 	got := p.Pod.Spec.DeepCopy()
 	for _, spec := range []*corev1.PodSpec{want, got} {
 		spec.RestartPolicy = ""
+		spec.InitContainers = slices.DeleteFunc(spec.InitContainers, func(c corev1.Container) bool {
+			return c.Name == "telepresence-copy" || c.Name == "telepresence-image"
+		})
+		if len(spec.InitContainers) == 0 {
+			spec.InitContainers = nil
+		}
 		for i := range spec.InitContainers {
 			spec.InitContainers[i].ResizePolicy = nil
 		}
@@ -33,7 +39,7 @@ func checkKept(t *testing.T, s Snapshot, p *Plan) {
 			}
 		}
 		spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool {
-			return v.Name == sessionVolume || slices.ContainsFunc(s.Workload.VolumeClaimTemplates, func(c corev1.PersistentVolumeClaim) bool { return c.Name == v.Name })
+			return v.Name == sessionVolume || v.Name == imageVolume || slices.ContainsFunc(s.Workload.VolumeClaimTemplates, func(c corev1.PersistentVolumeClaim) bool { return c.Name == v.Name })
 		})
 		if sc := spec.SecurityContext; sc != nil {
 			sc.Sysctls = slices.DeleteFunc(sc.Sysctls, func(s corev1.Sysctl) bool { return s.Name == lowPorts })
@@ -72,7 +78,7 @@ func withoutProgram(c *corev1.Container) {
 	c.Image, c.ImagePullPolicy, c.Command, c.Args, c.WorkingDir, c.Lifecycle = "", "", nil, nil, "", nil
 	c.LivenessProbe, c.ReadinessProbe, c.StartupProbe = nil, nil, nil
 	c.Stdin, c.StdinOnce, c.TTY, c.RestartPolicy, c.RestartPolicyRules = false, false, false, nil, nil
-	c.VolumeMounts = slices.DeleteFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == sessionVolume })
+	c.VolumeMounts = slices.DeleteFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == sessionVolume || m.Name == imageVolume })
 	if len(c.VolumeMounts) == 0 {
 		c.VolumeMounts = nil
 	}

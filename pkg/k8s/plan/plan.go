@@ -52,6 +52,7 @@ type Request struct {
 	Owner          string // user@host
 	Now            time.Time
 	AgentImage     string
+	ReadImage      bool          // have the original's image say what environment it sets
 	Grace          time.Duration // how long the agent waits for a client that is gone; 0: DefaultGrace
 	Keys           Keys
 }

@@ -117,6 +117,7 @@ func (p *Plan) makeProxy(s Snapshot, r Request) error {
 		spec.ServiceAccountName, spec.DeprecatedServiceAccount = r.ServiceAccount, ""
 	}
 	c := p.container()
+	original := *c.DeepCopy()
 	p.asAgent(c, r)
 	spec.Volumes = append(spec.Volumes, corev1.Volume{
 		Name:         sessionVolume,
@@ -126,6 +127,9 @@ func (p *Plan) makeProxy(s Snapshot, r Request) error {
 		return err
 	}
 	p.chooseUser(c, s.Originals)
+	if r.ReadImage && r.Operation == Swap {
+		p.readImage(original, c)
+	}
 	return p.allowLowPorts(c, r)
 }
 
