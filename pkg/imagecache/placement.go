@@ -1,0 +1,75 @@
+package imagecache
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"regexp"
+	"slices"
+)
+
+// ChunkSize is how many bytes are fetched, and owned, together. A power of two:
+// the last chunk of a blob is shorter.
+const ChunkSize = 1 << 20
+
+// Digest names a blob by its content: "sha256:" and 64 hexadecimal digits.
+type Digest string
+
+var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
+// ParseDigest reads a digest. Only sha256 is known, which is what registries and
+// runtimes use.
+func ParseDigest(text string) (Digest, error) {
+	if !digestForm.MatchString(text) {
+		return "", fmt.Errorf("%q is not a sha256 digest", text)
+	}
+	return Digest(text), nil
+}
+
+// hex is the digest without its algorithm: a file's name.
+func (d Digest) hex() string { return string(d[len("sha256:"):]) }
+
+// Chunk is a part of a blob: ChunkSize bytes from Index*ChunkSize on.
+type Chunk struct {
+	Blob  Digest
+	Index int
+}
+
+// chunks is the number of chunks in so many bytes. An empty blob has none.
+func chunks(size int64) int { return int((size + ChunkSize - 1) / ChunkSize) }
+
+// chunkLength is the number of bytes in one chunk of a blob of size bytes.
+func chunkLength(size int64, index int) int64 {
+	return min(ChunkSize, size-int64(index)*ChunkSize)
+}
+
+// Owners are the nodes in the order in which they are asked for a chunk, by
+// rendezvous hashing: each node's weight is a hash of its name and the chunk, so
+// that all who know of the same nodes agree without a word, and a node that
+// leaves moves only the chunks that were its own.
+// (Thaler and Ravishankar, "A name-based mapping scheme for rendezvous", 1996.)
+func Owners(c Chunk, nodes []string) []string {
+	type weighed struct {
+		node   string
+		weight uint64
+	}
+	list := make([]weighed, len(nodes))
+	for i, n := range nodes {
+		list[i] = weighed{n, weight(c, n)}
+	}
+	slices.SortFunc(list, func(a, b weighed) int {
+		return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.node, b.node))
+	})
+	names := make([]string, len(list))
+	for i, w := range list {
+		names[i] = w.node
+	}
+	return names
+}
+
+func weight(c Chunk, node string) uint64 {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s/%d/%s", c.Blob, c.Index, node)
+	return binary.BigEndian.Uint64(h.Sum(nil))
+}

@@ -1,0 +1,33 @@
+package imagecache
+
+import (
+	"context"
+	"errors"
+)
+
+// Peer is another node, of which chunks can be had. Its methods are safe for
+// concurrent use.
+type Peer interface {
+	// Chunk asks for a chunk of a blob that is in repo at the origin. With
+	// held, the peer answers only from what it has. started is called, at most
+	// once, when the peer has taken the question: from then on it works on it.
+	Chunk(ctx context.Context, repo string, c Chunk, held bool, started func()) (Answer, error)
+}
+
+// Origin is where images are from. Safe for concurrent use.
+type Origin interface {
+	Chunk(ctx context.Context, repo string, c Chunk) (Answer, error)
+}
+
+// Answer is a chunk, and what is known with it.
+type Answer struct {
+	Data []byte
+	Size int64 // of the whole blob
+}
+
+// ErrNotHeld says that a peer doesn't have what it was asked for, which is no
+// fault.
+var ErrNotHeld = errors.New("not held here")
+
+// ErrUnknown says that the origin doesn't know a blob.
+var ErrUnknown = errors.New("unknown to the registry")
