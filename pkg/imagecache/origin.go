@@ -1,0 +1,130 @@
+package imagecache
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+// RegistryOrigin fetches from the registries where images are from, as anybody.
+// Safe for concurrent use.
+type RegistryOrigin struct {
+	allowed []string // repositories, HOST/NAME; others are none of ours
+	base    http.RoundTripper
+
+	mu    sync.Mutex // guards trips
+	trips map[string]http.RoundTripper
+}
+
+// NewRegistryOrigin is an origin of some repositories, each HOST/NAME.
+func NewRegistryOrigin(allowed []string, base http.RoundTripper) *RegistryOrigin {
+	return &RegistryOrigin{allowed: allowed, base: base, trips: make(map[string]http.RoundTripper)}
+}
+
+// Chunk fetches a range of a blob, or of a manifest, which registries keep at
+// another place.
+func (o *RegistryOrigin) Chunk(ctx context.Context, repo string, c Chunk) (Answer, error) {
+	repository, err := o.repository(repo)
+	if err != nil {
+		return Answer{}, err
+	}
+	trip, err := o.trip(ctx, repository)
+	if err != nil {
+		return Answer{}, fmt.Errorf("registry %s: %w", repository.RegistryStr(), err)
+	}
+	base := repository.Scheme() + "://" + repository.RegistryStr() + "/v2/" + repository.RepositoryStr()
+	for _, kind := range []string{"/blobs/", "/manifests/"} {
+		a, status, err := fetchChunk(ctx, trip, base+kind+string(c.Blob), c.Index, true)
+		if status == http.StatusRequestedRangeNotSatisfiable {
+			// Of an empty blob, and, with some registries, of one that is
+			// shorter than the range.
+			a, status, err = fetchChunk(ctx, trip, base+kind+string(c.Blob), c.Index, false)
+		}
+		switch {
+		case err != nil:
+			return Answer{}, fmt.Errorf("registry %s: %w", repository.RegistryStr(), err)
+		case status == http.StatusOK:
+			return a, nil
+		case status != http.StatusNotFound:
+			return Answer{}, fmt.Errorf("registry %s answers %d for %s", repository.RegistryStr(), status, c.Blob)
+		}
+	}
+	return Answer{}, fmt.Errorf("%s in %s: %w", c.Blob, repo, ErrUnknown)
+}
+
+func (o *RegistryOrigin) repository(repo string) (name.Repository, error) {
+	for _, a := range o.allowed {
+		if a == repo {
+			host, path, _ := strings.Cut(repo, "/")
+			return name.NewRepository(host+"/"+path, name.StrictValidation)
+		}
+	}
+	return name.Repository{}, fmt.Errorf("%s is not one of this cache's repositories: %w", repo, ErrUnknown)
+}
+
+// trip is a transport with the registry's leave to pull, asked for once.
+func (o *RegistryOrigin) trip(ctx context.Context, r name.Repository) (http.RoundTripper, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if t, ok := o.trips[r.Name()]; ok {
+		return t, nil
+	}
+	t, err := transport.NewWithContext(ctx, r.Registry, authn.Anonymous, o.base, []string{r.Scope(transport.PullScope)})
+	if err != nil {
+		return nil, err
+	}
+	o.trips[r.Name()] = t
+	return t, nil
+}
+
+// accepted are the kinds of manifest that runtimes take.
+const accepted = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, " +
+	"application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, */*"
+
+// fetchChunk gets one chunk, by its range or out of the whole. Registries may
+// answer a range with the whole, as they do for manifests.
+func fetchChunk(ctx context.Context, trip http.RoundTripper, url string, index int, ranged bool) (Answer, int, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return Answer{}, 0, err
+	}
+	first := int64(index) * ChunkSize
+	if ranged {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", first, first+ChunkSize-1))
+	}
+	req.Header.Set("Accept", accepted)
+	resp, err := (&http.Client{Transport: trip}).Do(req)
+	if err != nil {
+		return Answer{}, 0, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // what was read counts
+	a := Answer{Size: resp.ContentLength}
+	switch resp.StatusCode {
+	case http.StatusPartialContent:
+		_, total, _ := strings.Cut(resp.Header.Get("Content-Range"), "/")
+		if a.Size, err = strconv.ParseInt(total, 10, 64); err != nil {
+			return Answer{}, 0, fmt.Errorf("it answers with the range %q", resp.Header.Get("Content-Range"))
+		}
+	case http.StatusOK:
+		if _, err := io.CopyN(io.Discard, resp.Body, first); err != nil {
+			return Answer{}, 0, err
+		}
+	default:
+		return Answer{}, resp.StatusCode, nil
+	}
+	if a.Data, err = io.ReadAll(io.LimitReader(resp.Body, ChunkSize)); err != nil {
+		return Answer{}, 0, err
+	}
+	if a.Size < 0 && len(a.Data) < ChunkSize { // it doesn't say, and this is the end
+		a.Size = first + int64(len(a.Data))
+	}
+	return a, http.StatusOK, nil
+}
