@@ -36,14 +36,19 @@ func checkRepo(repo string) error {
 // the node's cache. A path can't hold the colon of a registry's port: it is
 // written as two underscores.
 func Reference(port int, repo string, d Digest) string {
-	host, name, _ := strings.Cut(repo, "/")
-	return fmt.Sprintf("localhost:%d/%s/%s@%s", port, strings.Replace(host, ":", "__", 1), name, d)
+	return fmt.Sprintf("localhost:%d/%s@%s", port, PathOf(repo), d)
 }
 
-// hostPort is a registry's host with a port, as Reference writes it.
+// PathOf is a repository, HOST[:PORT]/NAME, as it stands in the cache's paths.
+func PathOf(repo string) string {
+	host, name, _ := strings.Cut(repo, "/")
+	return strings.Replace(host, ":", "__", 1) + "/" + name
+}
+
+// hostPort is a registry's host with a port, as PathOf writes it.
 var hostPort = regexp.MustCompile(`^(.*)__([0-9]{1,5})$`)
 
-// repoOf is the repository in a path that Reference wrote.
+// repoOf is the repository in a path that PathOf wrote.
 func repoOf(path string) string {
 	host, name, _ := strings.Cut(path, "/")
 	return hostPort.ReplaceAllString(host, "$1:$2") + "/" + name
