@@ -26,16 +26,25 @@ const (
 	AgentName = "telepresence-agent"
 	// AgentPath is where the agent lies in its image.
 	AgentPath = "/telepresence-agent"
+	// CacheName is the name of the image cache's image in its registry.
+	CacheName = "telepresence-imagecache"
+	// CachePath is where the node program lies in the image cache's image.
+	CachePath = "/telepresence-imagecache"
 )
 
 // AgentRef is the reference of the agent's image of a version; registry "" is DefaultRegistry. The version may begin
 // with a "v", which the tag does not; a "+" in it becomes a "-", since tags have none.
-func AgentRef(registry, version string) string {
+func AgentRef(registry, version string) string { return ref(registry, AgentName, version) }
+
+// CacheRef is the reference of the image cache's image, as AgentRef is of the agent's.
+func CacheRef(registry, version string) string { return ref(registry, CacheName, version) }
+
+func ref(registry, name, version string) string {
 	if registry == "" {
 		registry = DefaultRegistry
 	}
 	tag := strings.ReplaceAll(strings.TrimPrefix(version, "v"), "+", "-")
-	return strings.TrimSuffix(registry, "/") + "/" + AgentName + ":" + tag
+	return strings.TrimSuffix(registry, "/") + "/" + name + ":" + tag
 }
 
 // File is a file of an image.
@@ -137,5 +146,19 @@ func Agent(architecture string, binary []byte) (v1.Image, error) {
 		Files:        []File{{Path: AgentPath, Mode: 0o755, Content: binary}},
 		Entrypoint:   []string{AgentPath},
 		Labels:       map[string]string{"org.opencontainers.image.source": "https://github.com/telepresence/telepresence"},
+	})
+}
+
+// Cache makes the image cache's image: the node program, and the agent beside it, so that its DaemonSet brings both to
+// each node.
+func Cache(architecture string, node, agent []byte) (v1.Image, error) {
+	return Build(Spec{
+		Architecture: architecture,
+		Files: []File{
+			{Path: CachePath, Mode: 0o755, Content: node},
+			{Path: AgentPath, Mode: 0o755, Content: agent},
+		},
+		Entrypoint: []string{CachePath},
+		Labels:     map[string]string{"org.opencontainers.image.source": "https://github.com/telepresence/telepresence"},
 	})
 }

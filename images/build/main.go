@@ -49,6 +49,7 @@ func (l *list) Set(v string) error {
 // options are what the command line says.
 type options struct {
 	out, ref, binary, registry, version string
+	cache                               bool
 	arch, env                           list
 }
 
@@ -61,6 +62,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	fs.StringVar(&o.binary, "binary", "", "static binary that is the image; default: the agent, built from source")
 	fs.StringVar(&o.registry, "registry", os.Getenv("TELEPRESENCE_REGISTRY"), "registry of the agent's image")
 	fs.StringVar(&o.version, "version", "dev", "version of the agent")
+	fs.BoolVar(&o.cache, "imagecache", false, "make the image cache's image, not the agent's")
 	fs.Var(&o.arch, "arch", "architecture, repeatable; default: amd64 and arm64")
 	fs.Var(&o.env, "env", "K=V in the image's environment, repeatable")
 	if err := fs.Parse(args); err != nil {
@@ -104,14 +106,13 @@ func (o *options) images(ctx context.Context, stderr io.Writer) ([]v1.Image, err
 	}
 	if o.ref == "" {
 		o.ref = images.AgentRef(o.registry, o.version)
+		if o.cache {
+			o.ref = images.CacheRef(o.registry, o.version)
+		}
 	}
 	var imgs []v1.Image
 	for _, arch := range o.arch {
-		binary, err := buildAgent(ctx, arch, o.version, stderr)
-		if err != nil {
-			return nil, err
-		}
-		img, err := images.Agent(arch, binary)
+		img, err := o.image(ctx, arch, stderr)
 		if err != nil {
 			return nil, err
 		}
@@ -120,20 +121,36 @@ func (o *options) images(ctx context.Context, stderr io.Writer) ([]v1.Image, err
 	return imgs, nil
 }
 
-// buildAgent builds the agent's binary, the same bytes from the same source wherever that lies.
-func buildAgent(ctx context.Context, arch, version string, stderr io.Writer) ([]byte, error) {
-	dir, err := os.MkdirTemp("", "telepresence-agent-")
+// image makes the image for one architecture, of binaries that it builds.
+func (o *options) image(ctx context.Context, arch string, stderr io.Writer) (v1.Image, error) {
+	agent, err := buildBinary(ctx, images.AgentName, arch, o.version, stderr)
+	if err != nil {
+		return nil, err
+	}
+	if !o.cache {
+		return images.Agent(arch, agent)
+	}
+	node, err := buildBinary(ctx, images.CacheName, arch, o.version, stderr)
+	if err != nil {
+		return nil, err
+	}
+	return images.Cache(arch, node, agent)
+}
+
+// buildBinary builds the binary of a command of ours, the same bytes from the same source wherever that lies.
+func buildBinary(ctx context.Context, command, arch, version string, stderr io.Writer) ([]byte, error) {
+	dir, err := os.MkdirTemp("", command+"-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	out := filepath.Join(dir, "telepresence-agent")
+	out := filepath.Join(dir, command)
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
-		"-ldflags", "-s -w -buildid= -X main.version="+version, "-o", out, "./cmd/telepresence-agent")
+		"-ldflags", "-s -w -buildid= -X main.version="+version, "-o", out, "./cmd/"+command)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOFLAGS=")
 	cmd.Stdout, cmd.Stderr = stderr, stderr
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("building the agent for %s: %w", arch, err)
+		return nil, fmt.Errorf("building %s for %s: %w", command, arch, err)
 	}
 	return os.ReadFile(out)
 }
