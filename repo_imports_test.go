@@ -31,7 +31,7 @@ func importTable() map[string]edges {
 			may: []string{
 				"pkg/session",                             // a session is one call
 				"pkg/k8s", "pkg/k8s/plan", "pkg/k8s/undo", // list, leave, completion; the grammar of PORT[:REMOTE] and NAME[:CONTAINER]
-				"pkg/doctor", "pkg/mount", "images", "pkg/imagecache",
+				"pkg/doctor", "pkg/mount", "images", "pkg/imagecache", "pkg/imagecache/install",
 				"pkg/vpn/sandbox", "pkg/vpn/host", "pkg/dockerrun", "pkg/process", // re-exec, checks
 			},
 		},
@@ -44,11 +44,11 @@ func importTable() map[string]edges {
 				"github.com/docker/": agentSize,
 			},
 		},
-		"cmd/telepresence-imagecache": {may: []string{"pkg/imagecache"}},
+		"cmd/telepresence-imagecache": {may: []string{"pkg/imagecache", "pkg/imagecache/members"}},
 		"pkg/session": {
 			may: []string{
 				"pkg/k8s", "pkg/k8s/plan", "pkg/k8s/undo", "pkg/proxy", "pkg/vpn", "pkg/vpn/tun", "pkg/vpn/resolver",
-				"pkg/vpn/sandbox", "pkg/vpn/host", "pkg/dockerrun", "pkg/mount", "images", "pkg/imagecache",
+				"pkg/vpn/sandbox", "pkg/vpn/host", "pkg/dockerrun", "pkg/mount", "images", "pkg/imagecache/install",
 				"pkg/process",
 			},
 			banned: map[string]string{"github.com/spf13/": "a session knows no command line"},
@@ -99,11 +99,15 @@ func importTable() map[string]edges {
 			may:    []string{"images", "pkg/doctor"},
 			banned: map[string]string{"gvisor.dev/": "the helper starts our binary; what that is, is the session's", "k8s.io/": noTunnel},
 		},
-		"pkg/mount":      {may: []string{"pkg/doctor"}, banned: map[string]string{"k8s.io/": leafReason}},
-		"pkg/doctor":     {banned: map[string]string{".": "a check is a type: standard library only"}},
-		"pkg/imagecache": {may: []string{"images", "pkg/doctor"}},
-		"images/build":   {may: []string{"images"}},
-		"test/bench":     {may: []string{"pkg/proxy", "pkg/proxy/resume", "pkg/vpn", "pkg/vpn/tun", "pkg/mount"}},
+		"pkg/mount":  {may: []string{"pkg/doctor"}, banned: map[string]string{"k8s.io/": leafReason}},
+		"pkg/doctor": {banned: map[string]string{".": "a check is a type: standard library only"}},
+		"pkg/imagecache": {
+			may:    []string{"images", "pkg/doctor"},
+			banned: map[string]string{"k8s.io/": "nodes are names and connections here; members finds them"},
+		},
+		"pkg/imagecache/install": {may: []string{"pkg/imagecache"}},
+		"images/build":           {may: []string{"images"}},
+		"test/bench":             {may: []string{"pkg/proxy", "pkg/proxy/resume", "pkg/vpn", "pkg/vpn/tun", "pkg/mount"}},
 	}
 }
 

@@ -109,8 +109,8 @@ func connect(config *rest.Config, name, namespace string) (*Cluster, error) {
 	return c, nil
 }
 
-// in is the same cluster, in another namespace.
-func (c *Cluster) in(namespace string) *Cluster {
+// In is the same cluster, with another namespace.
+func (c *Cluster) In(namespace string) *Cluster {
 	other := *c
 	other.namespace = namespace
 	return &other
@@ -121,6 +121,9 @@ func (c *Cluster) Context() string { return c.context }
 
 // Namespace is where everything happens.
 func (c *Cluster) Namespace() string { return c.namespace }
+
+// Client is for who needs more of the cluster than a session does.
+func (c *Cluster) Client() kubernetes.Interface { return c.core }
 
 // Server is the API server's URL.
 func (c *Cluster) Server() string { return c.config.Host }

@@ -177,7 +177,7 @@ func TestCheckNamesTheNamespacesThereAre(t *testing.T) {
 	if want := `there is no namespace "ns" in context "test"; there are: shop`; err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
-	if err := c.in("shop").Check(t.Context()); err != nil {
+	if err := c.In("shop").Check(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

@@ -48,7 +48,7 @@ func (c *Cluster) Restore(ctx context.Context, record undo.Record, tell Tell) er
 // BringBack is the first half of Restore: it returns when the originals serve again, or after a minute in which they do not, and the proxy has
 // left the services: from then on nobody misses it. It has to serve meanwhile, unless both cannot be there at once: then it goes first.
 func (c *Cluster) BringBack(ctx context.Context, record undo.Record, tell Tell) error {
-	c = c.in(namespaceOf(record, c.namespace))
+	c = c.In(namespaceOf(record, c.namespace))
 	for _, request := range record.Restore {
 		switch err := undo.Apply(ctx, c.do, []undo.Request{request}); {
 		case errors.Is(err, undo.ErrSuperseded):
@@ -75,7 +75,7 @@ func (c *Cluster) BringBack(ctx context.Context, record undo.Record, tell Tell) 
 // Remove is the second half of Restore: it deletes the proxy and all else of the session's, the record last. The proxy pod is on its way out when
 // Remove returns, and serves until its agent ends.
 func (c *Cluster) Remove(ctx context.Context, record undo.Record) error {
-	c = c.in(namespaceOf(record, c.namespace))
+	c = c.In(namespaceOf(record, c.namespace))
 	if err := undo.Apply(ctx, c.do, record.Remove); err != nil && !errors.Is(err, undo.ErrSuperseded) {
 		return c.notRestored(record, err)
 	}
@@ -262,7 +262,7 @@ func (c *Cluster) awaitPodGone(ctx context.Context, name string) error {
 
 // endProxy deletes the session's pods with little time to end: an agent whose client is gone would wait for it, and nobody counts on it any more.
 func (c *Cluster) endProxy(ctx context.Context, record undo.Record) error {
-	c = c.in(namespaceOf(record, c.namespace))
+	c = c.In(namespaceOf(record, c.namespace))
 	var pods []corev1.Pod
 	err := poll(ctx, func() (_ bool, err error) {
 		pods, err = c.proxies(ctx, record)
@@ -283,7 +283,7 @@ func (c *Cluster) endProxy(ctx context.Context, record undo.Record) error {
 
 // AwaitGone waits until the session's pods are no more.
 func (c *Cluster) AwaitGone(ctx context.Context, record undo.Record, tell Tell) error {
-	c = c.in(namespaceOf(record, c.namespace))
+	c = c.In(namespaceOf(record, c.namespace))
 	bounded, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	err := poll(bounded, func() (bool, error) {

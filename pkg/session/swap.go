@@ -31,6 +31,7 @@ func (s *session) makePlan(ctx context.Context) error {
 		return err
 	}
 	s.request.Keys = plan.Keys{HostKey: s.keys.HostKey, ClientPublic: s.keys.ClientPublic, Token: s.keys.Token}
+	s.useImageCache(ctx)
 	snapshot, err := s.cluster.Snapshot(ctx, s.request)
 	if err != nil {
 		return err
