@@ -148,7 +148,7 @@ func (n *Node) local(c Chunk) (Answer, bool) {
 	if err != nil {
 		return Answer{}, false
 	}
-	defer file.Close() //nolint:errcheck // it was only read
+	defer file.Close()
 	if c.Index < 0 || c.Index > 0 && c.Index >= chunks(size) {
 		return Answer{}, false
 	}

@@ -108,7 +108,7 @@ func (p *peerClient) Chunk(ctx context.Context, repo string, c Chunk, held bool,
 	if err != nil {
 		return Answer{}, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // what was read counts
+	defer resp.Body.Close()
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusNotFound:

@@ -87,7 +87,7 @@ func (h *registryHandler) get(w http.ResponseWriter, r *http.Request, repo, kind
 		refuse(w, status, "BLOB_UNKNOWN", err)
 		return
 	}
-	defer blob.Close() //nolint:errcheck // it was only read
+	defer blob.Close()
 	mediaType := "application/octet-stream"
 	if kind == "manifests" {
 		if mediaType, err = h.mediaType(r, blob); err != nil {

@@ -42,10 +42,10 @@ type held struct {
 // it got that.
 func OpenStore(dir string, limit int64) (*Store, error) {
 	s := &Store{dir: dir, limit: limit, blobs: make(map[Digest]*held)}
-	if err := os.RemoveAll(s.partial("")); err != nil {
+	if err := os.RemoveAll(s.partial()); err != nil {
 		return nil, fmt.Errorf("clearing the store: %w", err)
 	}
-	for _, d := range []string{s.partial(""), s.path("")} {
+	for _, d := range []string{s.partial(), s.path("")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("opening the store: %w", err)
 		}
@@ -67,8 +67,8 @@ func OpenStore(dir string, limit int64) (*Store, error) {
 	return s, nil
 }
 
-func (s *Store) path(name string) string    { return filepath.Join(s.dir, "blobs", name) }
-func (s *Store) partial(name string) string { return filepath.Join(s.dir, "partial", name) }
+func (s *Store) path(name string) string { return filepath.Join(s.dir, "blobs", name) }
+func (s *Store) partial() string         { return filepath.Join(s.dir, "partial") }
 
 // Open opens a whole blob for reading. Its error is fs.ErrNotExist where there
 // is none.
@@ -89,7 +89,7 @@ func (s *Store) Open(d Digest) (*os.File, int64, error) {
 
 // Put stores what r holds under its digest, which must be d.
 func (s *Store) Put(d Digest, r io.Reader) error {
-	f, err := os.CreateTemp(s.partial(""), "put-*")
+	f, err := os.CreateTemp(s.partial(), "put-*")
 	if err != nil {
 		return fmt.Errorf("storing %s: %w", d, err)
 	}
@@ -172,7 +172,7 @@ type partialBlob struct {
 
 // begin makes room for a blob of size bytes.
 func (s *Store) begin(d Digest, size int64) (*partialBlob, error) {
-	f, err := os.CreateTemp(s.partial(""), "blob-*")
+	f, err := os.CreateTemp(s.partial(), "blob-*")
 	if err != nil {
 		return nil, fmt.Errorf("storing %s: %w", d, err)
 	}

@@ -139,7 +139,7 @@ func put(ctx context.Context, client *http.Client, repo string, b blob, token st
 	if err != nil {
 		return err
 	}
-	defer r.Close() //nolint:errcheck // it was only read
+	defer r.Close()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://node/v2/"+imagecache.PathOf(repo)+"/blobs/"+b.digest, r)
 	if err != nil {
 		return err
@@ -149,7 +149,7 @@ func put(ctx context.Context, client *http.Client, repo string, b blob, token st
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() //nolint:errcheck // it was only read
+	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusCreated {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
 		return fmt.Errorf("it answers %s: %s", resp.Status, text)
@@ -264,7 +264,7 @@ func (c *Cache) ask(ctx context.Context, pod string, s *imagecache.Status) error
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() //nolint:errcheck // it was only read
+	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("it answers %s", resp.Status)
 	}
