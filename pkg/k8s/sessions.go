@@ -78,7 +78,7 @@ func sessionOf(secret *corev1.Secret, lease *coordinationv1.Lease, now time.Time
 	}
 	record, err := undo.Parse(secret.Data[plan.KeyUndo])
 	if err == nil {
-		err = confined(record, secret.Namespace)
+		err = record.Within(secret.Namespace)
 	}
 	if err != nil {
 		s.Problem = err.Error()

@@ -129,12 +129,10 @@ func (c *Cluster) TakeDown(ctx context.Context, p *plan.Plan, tell Tell) error {
 	if err := c.scale(ctx, p); err != nil {
 		return err
 	}
-	tell("waiting for the originals to stop")
-	err := poll(ctx, func() (bool, error) {
+	return c.awaitNone(ctx, p, tell, func() ([]string, error) {
 		pods, err := c.podsOf(ctx, p.Workload)
-		return err == nil && len(pods) == 0, err
+		return namesOf(pods), err
 	})
-	return c.explain("stopping the originals", err)
 }
 
 // StartProxy makes the proxy pod, and returns when its agent runs and can be reached. tell hears what it waits for meanwhile; a pod that
@@ -205,11 +203,7 @@ func (c *Cluster) TakeOver(ctx context.Context, p *plan.Plan, tell Tell) error {
 	if err := c.awaitStopped(ctx, p, tell); err != nil {
 		return err
 	}
-	names := make([]string, len(originals))
-	for i := range originals {
-		names[i] = originals[i].Name
-	}
-	return c.awaitUnserved(ctx, p.Pod.Labels, names)
+	return c.awaitUnserved(ctx, p.Pod.Labels, namesOf(originals))
 }
 
 // scale scales the workload to what the plan leaves of it, unless somebody has scaled it meanwhile.
@@ -257,38 +251,54 @@ func (c *Cluster) adopt(ctx context.Context, p *plan.Plan) error {
 
 // awaitStopped waits until every original was told to stop, and looks that it is not the proxy that was.
 func (c *Cluster) awaitStopped(ctx context.Context, p *plan.Plan, tell Tell) error {
-	bounded, cancel := context.WithTimeout(ctx, time.Minute)
+	return c.awaitNone(ctx, p, tell, func() ([]string, error) {
+		proxy, err := c.core.CoreV1().Pods(c.namespace).Get(ctx, p.Pod.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) || err == nil && (proxy.DeletionTimestamp != nil || isOver(proxy)) {
+			return nil, &trouble{what: fmt.Sprintf("the proxy went in place of an original of %s: it was not ready at that moment", p.Target), hint: "try again"}
+		}
+		if err != nil {
+			return nil, err
+		}
+		pods, err := c.podsOf(ctx, p.Workload)
+		pods = slices.DeleteFunc(pods, func(pod corev1.Pod) bool { return pod.DeletionTimestamp != nil || isOver(&pod) })
+		return namesOf(pods), err
+	})
+}
+
+// awaitNone waits until no original is left, for as long as a pod may take to stop and a minute more.
+func (c *Cluster) awaitNone(ctx context.Context, p *plan.Plan, tell Tell, left func() ([]string, error)) error {
+	patience := time.Minute
+	if grace := p.Workload.Template.Spec.TerminationGracePeriodSeconds; grace != nil {
+		patience += time.Duration(*grace) * time.Second
+	}
+	bounded, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	told := teller{tell: tell}
-	var left []string
+	var names []string
 	err := poll(bounded, func() (bool, error) {
-		proxy, err := c.core.CoreV1().Pods(c.namespace).Get(bounded, p.Pod.Name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) || err == nil && (proxy.DeletionTimestamp != nil || isOver(proxy)) {
-			return false, &trouble{what: fmt.Sprintf("the proxy went in place of an original of %s: it was not ready at that moment", p.Target), hint: "try again"}
-		}
+		now, err := left()
 		if err != nil {
 			return false, err
 		}
-		pods, err := c.podsOf(bounded, p.Workload)
-		if err != nil {
-			return false, err
-		}
-		left = nil
-		for i := range pods {
-			if pods[i].DeletionTimestamp == nil && !isOver(&pods[i]) {
-				left = append(left, pods[i].Name)
-			}
-		}
+		names = now
 		told.see("waiting for the originals to stop")
-		return len(left) == 0, nil
+		return len(names) == 0, nil
 	})
 	if err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
 		return &trouble{
-			what: fmt.Sprintf("the originals of %s do not stop: %s", p.Target, strings.Join(left, ", ")),
+			what: fmt.Sprintf("the originals of %s do not stop: %s", p.Target, strings.Join(names, ", ")),
 			hint: "does another controller keep them (an operator, a GitOps tool)? it would have to be paused",
 		}
 	}
 	return c.explain("stopping the originals", err)
+}
+
+func namesOf(pods []corev1.Pod) []string {
+	names := make([]string, len(pods))
+	for i := range pods {
+		names[i] = pods[i].Name
+	}
+	return names
 }
 
 // ProxyGone waits until the proxy pod ends or is deleted, and returns an error that says how; nil when ctx ends first.

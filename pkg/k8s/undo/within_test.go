@@ -1,14 +1,12 @@
-package k8s
+package undo
 
 import (
 	"encoding/json"
 	"strings"
 	"testing"
-
-	"github.com/telepresence/telepresence/pkg/k8s/undo"
 )
 
-func TestConfined(t *testing.T) {
+func TestWithin(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		method, path, body string
@@ -32,22 +30,22 @@ func TestConfined(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			record := undo.Record{Session: "5e55", Restore: []undo.Request{{Method: test.method, Path: test.path, Body: json.RawMessage(test.body)}}}
-			if err := confined(record, "ns"); err == nil != test.fine {
+			record := Record{Session: "5e55", Restore: []Request{{Method: test.method, Path: test.path, Body: json.RawMessage(test.body)}}}
+			if err := record.Within("ns"); err == nil != test.fine {
 				t.Errorf("%s %s %s: %v", test.method, test.path, test.body, err)
 			}
 		})
 	}
 }
 
-// FuzzConfined: whatever a record says, nothing outside of its namespace is asked for.
-func FuzzConfined(f *testing.F) {
+// FuzzWithin: whatever a record says, nothing outside of its namespace is asked for.
+func FuzzWithin(f *testing.F) {
 	f.Add("DELETE", "/api/v1/namespaces/ns/pods/x", "")
 	f.Add("PATCH", "/apis/apps/v1/namespaces/ns/deployments/web", `[{"op":"test","path":"/spec/replicas","value":1}]`)
 	f.Add("PATCH", "/apis/x/v1/namespaces/other/namespaces/ns/x/y/scale", "{}")
 	f.Fuzz(func(t *testing.T, method, path, body string) {
-		request := undo.Request{Method: method, Path: path, Body: json.RawMessage(body)}
-		if !ordinary(request, "ns") {
+		request := Request{Method: method, Path: path, Body: json.RawMessage(body)}
+		if !request.ordinary("ns") {
 			return
 		}
 		if _, after, _ := strings.Cut(path, "/namespaces/"); !strings.HasPrefix(after, "ns/") {

@@ -1,4 +1,4 @@
-package k8s
+package undo
 
 import (
 	"encoding/json"
@@ -6,41 +6,40 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-
-	"github.com/telepresence/telepresence/pkg/k8s/undo"
 )
 
-// confined refuses a record that does more than records do. Whoever may write Secrets in the namespace may have written it, and whoever
-// runs "leave" may have more rights: a record must not lend them.
-func confined(record undo.Record, namespace string) error {
-	for _, request := range slices.Concat(record.Restore, record.Remove) {
-		if !ordinary(request, namespace) {
-			return fmt.Errorf("the undo record of session %s wants more than putting back what a session does: %s %s", record.Session, request.Method, request.Path)
+// Within refuses a record that does more than records do, or does it in another
+// namespace. Whoever may write Secrets in the namespace may have written it, and
+// whoever runs "leave" may have more rights: a record must not lend them.
+func (r Record) Within(namespace string) error {
+	for _, request := range slices.Concat(r.Restore, r.Remove) {
+		if !request.ordinary(namespace) {
+			return fmt.Errorf("the undo record of session %s wants more than putting back what a session does: %s %s", r.Session, request.Method, request.Path)
 		}
 	}
 	return nil
 }
 
 // ordinary says whether the request is of a kind that plans make.
-func ordinary(request undo.Request, namespace string) bool {
-	group, path, found := strings.Cut(request.Path, "/namespaces/")
+func (q Request) ordinary(namespace string) bool {
+	group, path, found := strings.Cut(q.Path, "/namespaces/")
 	parts := strings.Split(path, "/")
 	if !found || len(parts) < 3 || parts[0] != namespace {
 		return false
 	}
 	resource, whole := parts[1], len(parts) == 3
 	switch {
-	case request.Method == http.MethodDelete:
+	case q.Method == http.MethodDelete:
 		return whole && (group == "/api/v1" && slices.Contains([]string{"pods", "services", "secrets"}, resource) ||
 			group == "/apis/coordination.k8s.io/v1" && resource == "leases")
-	case request.Method != http.MethodPatch:
+	case q.Method != http.MethodPatch:
 		return false
 	case group == "/api/v1" && resource == "pods" && whole:
-		return onlyMetadata(request.Body)
+		return onlyMetadata(q.Body)
 	case group == "/api/v1" && resource == "secrets" && whole:
-		return onlyTests(request.Body)
+		return onlyTests(q.Body)
 	case group == "/apis/apps/v1" && whole:
-		return onlyReplicas(request.Body)
+		return onlyReplicas(q.Body)
 	}
 	return strings.HasPrefix(group, "/apis/") && len(parts) == 4 && parts[3] == "scale"
 }
