@@ -201,7 +201,7 @@ func TestClockIsTheServers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if off := c.clock.Now().Sub(time.Now()); off.Abs() > time.Minute {
+	if off := time.Until(c.clock.Now()); off.Abs() > time.Minute {
 		t.Errorf("before the first answer the clock is off by %s", off)
 	}
 	if err := c.core.Discovery().RESTClient().Get().AbsPath("/version").Do(t.Context()).Error(); err != nil {

@@ -80,7 +80,7 @@ func (d *Dialer) dialSession(ctx context.Context, u *url.URL) (httpstream.Connec
 		return d.dialSPDY(ctx, u)
 	}
 	session, raw, err := d.dialWebSocket(ctx, u)
-	if err == nil || !(httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)) {
+	if err == nil || !httpstream.IsUpgradeFailure(err) && !httpstream.IsHTTPSProxyError(err) {
 		return session, raw, err
 	}
 	session, raw, spdyErr := d.dialSPDY(ctx, u)

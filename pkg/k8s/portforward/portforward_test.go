@@ -30,7 +30,28 @@ import (
 type forwarder struct {
 	webSocket bool
 	methods   chan string // of the requests that came
-	serving   sync.WaitGroup
+
+	mu      sync.Mutex // guards over, and serving's first Add after it
+	over    bool
+	serving sync.WaitGroup
+}
+
+// begin says whether to serve; whoever does calls serving.Done.
+func (f *forwarder) begin() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.over {
+		f.serving.Add(1)
+	}
+	return !f.over
+}
+
+// end waits for all who serve.
+func (f *forwarder) end() {
+	f.mu.Lock()
+	f.over = true
+	f.mu.Unlock()
+	f.serving.Wait()
 }
 
 func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -38,6 +59,10 @@ func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	if !f.begin() {
+		return
+	}
+	defer f.serving.Done()
 	f.methods <- r.Method
 	if !websocket.IsWebSocketUpgrade(r) {
 		if _, err := httpstream.Handshake(r, w, []string{portforward.PortForwardProtocolV1Name}); err != nil {
@@ -75,8 +100,6 @@ func (f *forwarder) queue(streams chan<- httpstream.Stream) httpstream.NewStream
 
 // serve forwards one pair of streams, as the kubelet does.
 func (f *forwarder) serve(conn httpstream.Connection, streams <-chan httpstream.Stream) {
-	f.serving.Add(1)
-	defer f.serving.Done()
 	var data, failure httpstream.Stream
 	for data == nil || failure == nil {
 		select {
@@ -121,7 +144,7 @@ func startForwarder(t *testing.T, webSocket bool) (*Dialer, *url.URL, *forwarder
 	server := httptest.NewServer(f)
 	t.Cleanup(func() {
 		server.Close()
-		f.serving.Wait()
+		f.end()
 	})
 	return New(&rest.Config{Host: server.URL}), podURL(t, server.URL), f
 }
@@ -137,7 +160,7 @@ func podURL(t *testing.T, server string) *url.URL {
 
 func port(t *testing.T, addr net.Addr) uint16 {
 	t.Helper()
-	return uint16(netip.MustParseAddrPort(addr.String()).Port())
+	return netip.MustParseAddrPort(addr.String()).Port()
 }
 
 // forwarded is a connection through a port-forward, and the pod's end of it.
