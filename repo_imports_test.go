@@ -49,7 +49,7 @@ func importTable() map[string]edges {
 			may: []string{
 				"pkg/k8s", "pkg/k8s/plan", "pkg/k8s/undo", "pkg/proxy", "pkg/vpn", "pkg/vpn/tun", "pkg/vpn/resolver",
 				"pkg/vpn/sandbox", "pkg/vpn/host", "pkg/dockerrun", "pkg/mount", "images", "pkg/imagecache/install",
-				"pkg/process",
+				"pkg/process", "pkg/listening",
 			},
 			banned: map[string]string{"github.com/spf13/": "a session knows no command line"},
 		},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/telepresence/telepresence/pkg/process"
+	"github.com/telepresence/telepresence/pkg/vpn/host"
 	"github.com/telepresence/telepresence/pkg/vpn/sandbox"
 )
 
@@ -26,5 +27,6 @@ func reexec(args []string) (code int, ok bool) {
 func roles() map[string]func(args []string) int {
 	return map[string]func(args []string) int{
 		sandbox.Role: sandbox.Main,
+		host.Role:    host.Main,
 	}
 }

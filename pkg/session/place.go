@@ -23,7 +23,7 @@ type place interface {
 type room interface {
 	network
 	localEnd
-	process
+	localProcess
 	// ListenInside listens on 127.0.0.1:port of the room.
 	ListenInside(ctx context.Context, port uint16) (net.Listener, error)
 }
@@ -43,8 +43,8 @@ type localEnd interface {
 	Listening(port uint16) bool
 }
 
-// process is the user's.
-type process interface {
+// localProcess is the user's.
+type localProcess interface {
 	// Release starts it.
 	Release() error
 	// Wait returns its exit code when it has ended, 128+N for signal N, or

@@ -26,12 +26,32 @@ func (s *session) choosePlace(ctx context.Context) error {
 		}
 	}
 	switch s.o.Method {
-	case MethodInjectTCP, MethodAuto:
+	case MethodVPNTCP:
+		s.place = &onMachine{session: s}
+	case MethodInjectTCP:
 		s.place = &inSandbox{session: s}
+	case MethodAuto:
+		return s.chooseMethod(ctx)
 	default:
 		return fmt.Errorf("there is no method %q", s.o.Method)
 	}
 	return s.place.check(ctx)
+}
+
+// chooseMethod takes the sandbox where the machine can make one, or else the
+// whole machine.
+func (s *session) chooseMethod(ctx context.Context) error {
+	s.place = &inSandbox{session: s}
+	err := s.place.check(ctx)
+	if err == nil {
+		return nil
+	}
+	s.place = &onMachine{session: s}
+	if s.place.check(ctx) != nil {
+		return err
+	}
+	s.ev.Warn(fmt.Sprintf("method inject-tcp can't be had here (%v): using vpn-tcp", err))
+	return nil
 }
 
 // openPlace makes the room and puts the pod's things in it.

@@ -59,10 +59,16 @@ func (s *session) intercept(ctx context.Context) error {
 		Hosts:    s.pod.Hosts,
 		Log:      s.o.Log,
 	})
+	answer := names.Answer
+	if machine, ok := s.room.(interface {
+		names(inside resolver.Exchange) resolver.Exchange
+	}); ok {
+		answer = machine.names(answer)
+	}
 	engine, err := vpn.New(vpn.Config{
 		Device:  s.room.Device(),
 		Dialer:  s.tunnel,
-		DNS:     names.Answer,
+		DNS:     answer,
 		DNSAddr: s.room.DNSAddr(),
 		Log:     s.o.Log,
 	})
