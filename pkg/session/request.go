@@ -41,8 +41,11 @@ func (s *session) readOptions() error {
 	if s.toPod, err = ports("--to-pod", s.o.ToPod); err != nil {
 		return err
 	}
-	s.fromPod, err = ports("--from-pod", s.o.FromPod)
-	return err
+	if s.fromPod, err = ports("--from-pod", s.o.FromPod); err != nil {
+		return err
+	}
+	s.request.ToPod, s.request.FromPod = s.toPod, s.fromPod
+	return nil
 }
 
 // target is which of the three operations is asked for, and on what.
