@@ -100,13 +100,16 @@ func withoutProgram(c *corev1.Container) {
 	}
 }
 
-// checkRecord wants a record that can be read again, that is what the Secret
-// has, and that takes the Secret away last.
+// checkRecord wants a record that can be read again, that leave would carry out,
+// and that takes the Secret away last.
 func checkRecord(t *testing.T, p *Plan) {
 	t.Helper()
 	record, err := undo.Parse(p.Secret.Data[KeyUndo])
 	if err != nil {
 		t.Fatal(err)
+	}
+	if err := record.Within("shop"); err != nil {
+		t.Error(err)
 	}
 	last := record.Remove[len(record.Remove)-1]
 	if last.Path != "/api/v1/namespaces/shop/secrets/"+p.Secret.Name || last.Method != http.MethodDelete {
