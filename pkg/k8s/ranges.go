@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"regexp"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -21,15 +21,31 @@ type Ranges struct {
 
 // Ranges finds the cluster's ranges. Who may not ask for them gets those that what may be seen points at: the API server tells the services'
 // when it refuses an address outside of them, and pods show theirs. Ranges that are guessed from pods are as wide as clusters usually have them,
-// /16 and /56; a cluster whose nodes are spread wider needs --also-proxy.
+// /16 and /56, but hold neither the nodes, the API server nor a service; a cluster that is spread wider needs --also-proxy.
 func (c *Cluster) Ranges(ctx context.Context) (Ranges, error) {
 	var r Ranges
-	reads, ctx := errgroup.WithContext(ctx)
-	reads.Go(func() error { r.Services = c.serviceRanges(ctx); return ctx.Err() })
-	reads.Go(func() error { r.Pods = c.podRanges(ctx); return ctx.Err() })
+	var nodes []corev1.Node
+	var seen []netip.Addr
+	avoid := c.serverAddr()
+	reads, readCtx := errgroup.WithContext(ctx)
+	reads.Go(func() error { r.Services = c.serviceRanges(readCtx); return nil })
+	reads.Go(func() error {
+		namespace := c.namespace
+		if list, err := c.core.CoreV1().Nodes().List(readCtx, metav1.ListOptions{}); err == nil {
+			nodes, namespace = list.Items, metav1.NamespaceAll
+		}
+		var hosts []netip.Addr
+		seen, hosts = c.podAddrs(readCtx, namespace)
+		avoid = append(avoid, hosts...)
+		return nil
+	})
 	if err := reads.Wait(); err != nil {
 		return Ranges{}, err
 	}
+	if ctx.Err() != nil {
+		return Ranges{}, ctx.Err()
+	}
+	r.Pods = podRanges(nodes, seen, append(single(avoid), r.Services...))
 	if len(r.Pods) == 0 && len(r.Services) == 0 {
 		return Ranges{}, &trouble{
 			what: fmt.Sprintf("the ranges of the cluster's addresses are not to be found: nothing that has one may be seen in namespace %q", c.namespace),
@@ -37,6 +53,15 @@ func (c *Cluster) Ranges(ctx context.Context) (Ranges, error) {
 		}
 	}
 	return r, nil
+}
+
+// serverAddr is the API server's address, where the kubeconfig has one.
+func (c *Cluster) serverAddr() []netip.Addr {
+	u, err := url.Parse(c.Server())
+	if err != nil {
+		return nil
+	}
+	return addrs([]string{u.Hostname()})
 }
 
 // serviceRanges are the services', from what is most exact to what is least.
@@ -59,7 +84,11 @@ func (c *Cluster) serviceRanges(ctx context.Context) []netip.Prefix {
 	for i := range list.Items {
 		seen = append(seen, addrs(list.Items[i].Spec.ClusterIPs)...)
 	}
-	return widened(seen)
+	var found []netip.Prefix
+	for _, a := range seen {
+		found = append(found, widened(a, single(c.serverAddr())))
+	}
+	return tidy(found)
 }
 
 var validRange = regexp.MustCompile(`range of valid IPs is ([0-9a-fA-F.:/]+)`)
@@ -84,65 +113,63 @@ func (c *Cluster) rangesByRefusal(ctx context.Context) []netip.Prefix {
 	return tidy(found)
 }
 
-// podRanges are the pods'.
-func (c *Cluster) podRanges(ctx context.Context) []netip.Prefix {
-	if nodes, err := c.core.CoreV1().Nodes().List(ctx, metav1.ListOptions{}); err == nil {
-		var found []netip.Prefix
-		for i := range nodes.Items {
-			found = append(found, prefixes(nodes.Items[i].Spec.PodCIDRs)...)
-		}
-		// A network plugin may well give pods other addresses than those that Kubernetes has set aside for a node.
-		seen := c.podAddrs(ctx, metav1.NamespaceAll)
-		seen = slices.DeleteFunc(seen, func(a netip.Addr) bool {
-			return slices.ContainsFunc(found, func(p netip.Prefix) bool { return p.Contains(a) })
-		})
-		return tidy(append(found, widened(seen)...))
-	}
-	return widened(c.podAddrs(ctx, c.namespace))
-}
-
-// podAddrs are the addresses of the pods in a namespace, but those that are their node's, and of what its services lead to.
-func (c *Cluster) podAddrs(ctx context.Context, namespace string) []netip.Addr {
-	var seen []netip.Addr
-	if list, err := c.core.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{}); err == nil {
-		for i := range list.Items {
-			pod := &list.Items[i]
-			if pod.Spec.HostNetwork {
-				continue
-			}
-			for _, ip := range pod.Status.PodIPs {
-				seen = append(seen, addrs([]string{ip.IP})...)
-			}
-		}
-	}
-	if list, err := c.core.DiscoveryV1().EndpointSlices(namespace).List(ctx, metav1.ListOptions{}); err == nil && len(seen) == 0 {
-		for i := range list.Items {
-			if list.Items[i].AddressType == discoveryv1.AddressTypeFQDN {
-				continue
-			}
-			for _, e := range list.Items[i].Endpoints {
-				if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
-					seen = append(seen, addrs(e.Addresses)...)
-				}
-			}
-		}
-	}
-	return seen
-}
-
-// widened are the ranges that addresses are likely to be from.
-func widened(seen []netip.Addr) []netip.Prefix {
+// podRanges are what Kubernetes has set aside on its nodes, and, where a network plugin gives pods other addresses or nodes may not be seen, what
+// the addresses of pods point at.
+func podRanges(nodes []corev1.Node, seen []netip.Addr, avoid []netip.Prefix) []netip.Prefix {
 	var found []netip.Prefix
+	for i := range nodes {
+		found = append(found, prefixes(nodes[i].Spec.PodCIDRs)...)
+	}
 	for _, a := range seen {
-		bits := 16
-		if a.Is6() {
-			bits = 56
-		}
-		if p, err := a.Prefix(bits); err == nil {
-			found = append(found, p)
+		if !slices.ContainsFunc(found, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			found = append(found, widened(a, avoid))
 		}
 	}
 	return tidy(found)
+}
+
+// widened is the range that a pod's address is likely to be from: the widest that holds nothing that is no pod.
+func widened(a netip.Addr, avoid []netip.Prefix) netip.Prefix {
+	bits := 16
+	if a.Is6() {
+		bits = 56
+	}
+	for ; bits < a.BitLen(); bits++ {
+		p := netip.PrefixFrom(a, bits).Masked()
+		if !slices.ContainsFunc(avoid, p.Overlaps) {
+			return p
+		}
+	}
+	return netip.PrefixFrom(a, a.BitLen())
+}
+
+func single(list []netip.Addr) []netip.Prefix {
+	var found []netip.Prefix
+	for _, a := range list {
+		found = append(found, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return found
+}
+
+// podAddrs are the addresses of the pods in a namespace, but those that are their node's, and the nodes'.
+func (c *Cluster) podAddrs(ctx context.Context, namespace string) (seen, hosts []netip.Addr) {
+	list, err := c.core.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, nil
+	}
+	for i := range list.Items {
+		pod := &list.Items[i]
+		for _, ip := range pod.Status.HostIPs {
+			hosts = append(hosts, addrs([]string{ip.IP})...)
+		}
+		if pod.Spec.HostNetwork {
+			continue
+		}
+		for _, ip := range pod.Status.PodIPs {
+			seen = append(seen, addrs([]string{ip.IP})...)
+		}
+	}
+	return seen, hosts
 }
 
 // tidy sorts ranges and leaves out those that lie within others.

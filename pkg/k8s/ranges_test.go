@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,10 +19,35 @@ func TestTidy(t *testing.T) {
 	}
 }
 
-func TestWidened(t *testing.T) {
+func TestPodRanges(t *testing.T) {
 	t.Parallel()
-	got := widened(addrs([]string{"10.244.1.7", "10.244.9.1", "fd00:1:2:3::5", "None", "", "::ffff:10.244.3.3"}))
-	if want := prefixes([]string{"10.244.0.0/16", "fd00:1:2::/56"}); !slices.Equal(got, want) {
+	tests := map[string]struct{ nodes, seen, avoid, want string }{
+		"nodes tell":                {nodes: "10.244.0.0/24 10.244.1.0/24", seen: "10.244.1.7", want: "10.244.0.0/24 10.244.1.0/24"},
+		"a plugin has its own":      {nodes: "10.244.0.0/24", seen: "172.20.1.7", want: "10.244.0.0/24 172.20.0.0/16"},
+		"pods alone":                {seen: "10.244.1.7 10.244.9.1 fd00:1:2:3::5", want: "10.244.0.0/16 fd00:1:2::/56"},
+		"nodes and services near":   {seen: "10.201.129.5", avoid: "10.201.0.11/32 10.201.64.0/18", want: "10.201.128.0/17"},
+		"nodes in the pods' subnet": {seen: "10.0.12.7", avoid: "10.0.12.1/32", want: "10.0.12.4/30"},
+		"nothing":                   {},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var nodes []corev1.Node
+			for _, cidr := range strings.Fields(test.nodes) {
+				nodes = append(nodes, corev1.Node{Spec: corev1.NodeSpec{PodCIDRs: []string{cidr}}})
+			}
+			got := podRanges(nodes, addrs(strings.Fields(test.seen)), prefixes(strings.Fields(test.avoid)))
+			if want := prefixes(strings.Fields(test.want)); !slices.Equal(got, want) {
+				t.Errorf("%v, want %v", got, want)
+			}
+		})
+	}
+}
+
+func TestAddrs(t *testing.T) {
+	t.Parallel()
+	got := addrs([]string{"10.244.1.7", "None", "", "::ffff:10.244.3.3"})
+	if want := []netip.Addr{netip.MustParseAddr("10.244.1.7"), netip.MustParseAddr("10.244.3.3")}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
