@@ -1,10 +1,17 @@
 package main
 
 import (
+	"context"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/telepresence/telepresence/pkg/k8s"
 )
+
+// completionPatience is how long a shell waits for a cluster's words.
+const completionPatience = 3 * time.Second
 
 func (p *program) newCompletionCmd() *cobra.Command {
 	shells := []string{"bash", "zsh", "fish", "powershell"}
@@ -68,26 +75,63 @@ func completionArgs(rows []flagRow, args []string) []string {
 
 // completeFlag registers what a shell proposes for an option's argument.
 func (p *program) completeFlag(c *cobra.Command, r flagRow) {
-	words, directive := []string(nil), cobra.ShellCompDirectiveNoFileComp
-	switch r.complete {
-	case completeFile:
-		directive = cobra.ShellCompDirectiveDefault
-	case completeFolder:
-		directive = cobra.ShellCompDirectiveFilterDirs
-	case completeMethod:
-		words = []string{"inject-tcp", "vpn-tcp", "container"}
-	case completeBool:
-		words, directive = []string{"true", "false"}, cobra.ShellCompDirectiveDefault
-	case completeFormat:
-		words = []string{"text", "json"}
-	}
 	if r.arg == "" {
 		return
 	}
-	complete := func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		return words, directive
+	complete := func(c *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+		return p.proposals(c, r.complete, begun)
 	}
 	if err := c.RegisterFlagCompletionFunc(r.name, complete); err != nil {
 		p.exitWith(err)
 	}
+}
+
+// proposals are the words for one kind of argument. What the cluster can't tell
+// is not proposed: a shell's completion has no place for errors.
+func (p *program) proposals(c *cobra.Command, kind completionKind, begun string) ([]string, cobra.ShellCompDirective) {
+	const noFiles = cobra.ShellCompDirectiveNoFileComp
+	switch kind {
+	case completeFile:
+		return nil, cobra.ShellCompDirectiveDefault
+	case completeFolder:
+		return nil, cobra.ShellCompDirectiveFilterDirs
+	case completeBool:
+		return []string{"true", "false"}, cobra.ShellCompDirectiveDefault
+	case completeMethod:
+		return []string{"inject-tcp", "vpn-tcp", "container"}, noFiles
+	case completeFormat:
+		return []string{"text", "json"}, noFiles
+	case completeContext:
+		return known(k8s.Contexts()), noFiles
+	case completeNamespace:
+		return p.asked(c, func(ctx context.Context, c cluster) ([]string, error) { return c.Namespaces(ctx) }), noFiles
+	case completeTarget:
+		words := p.asked(c, func(ctx context.Context, c cluster) ([]string, error) { return c.Targets(ctx, begun) })
+		return words, noFiles | cobra.ShellCompDirectiveNoSpace // a colon and a container may follow
+	case completeNothing:
+	}
+	return nil, noFiles
+}
+
+// asked is what the cluster that the line names so far answers, within the time
+// that a user at a prompt has.
+func (p *program) asked(cmd *cobra.Command, ask func(context.Context, cluster) ([]string, error)) []string {
+	if err := p.configure(cmd); err != nil {
+		return nil
+	}
+	c, err := p.connect(p.clusterConfig())
+	if err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
+	defer cancel()
+	return known(ask(ctx, c))
+}
+
+// known is words, or none if there was an error.
+func known(words []string, err error) []string {
+	if err != nil {
+		return nil
+	}
+	return words
 }

@@ -1,40 +1,16 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/telepresence/telepresence/pkg/doctor"
+	"github.com/telepresence/telepresence/pkg/k8s"
 	"github.com/telepresence/telepresence/pkg/mount"
 	"github.com/telepresence/telepresence/pkg/vpn/sandbox"
 )
-
-// checkTimeout bounds each check: a cluster that doesn't answer is an answer.
-const checkTimeout = 20 * time.Second
-
-// checkGroup is what one capability needs.
-type checkGroup struct {
-	title  string
-	must   bool // no session works without it
-	method bool // a session needs one of these
-	checks []doctor.Check
-}
-
-// finding is what a check found out.
-type finding struct {
-	Group  string `json:"group"`
-	Check  string `json:"check"`
-	OK     bool   `json:"ok"`
-	Detail string `json:"detail,omitempty"`
-	Fault  string `json:"fault,omitempty"`
-	Fix    string `json:"fix,omitempty"`
-}
 
 func (p *program) newDoctorCmd() *cobra.Command {
 	return &cobra.Command{
@@ -49,6 +25,7 @@ func (p *program) newDoctorCmd() *cobra.Command {
 // checkGroups collects the checks of the packages that do the work.
 func (p *program) checkGroups() []checkGroup {
 	return []checkGroup{
+		{title: "the cluster", must: true, checks: k8s.Checks(p.clusterConfig())},
 		{title: "--method inject-tcp", method: true, checks: sandbox.Checks()},
 		{title: "the pod's files (--mount)", checks: mount.Checks()},
 	}
@@ -61,39 +38,6 @@ func (p *program) runDoctor(ctx context.Context, groups []checkGroup) error {
 		return err
 	}
 	return verdict(groups, findings)
-}
-
-// runChecks runs all checks at once and returns what they found, in order.
-func runChecks(ctx context.Context, groups []checkGroup) []finding {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
-	var findings []*finding
-	var wg sync.WaitGroup
-	for _, g := range groups {
-		for _, check := range g.checks {
-			f := &finding{Group: g.title, Check: check.Name}
-			findings = append(findings, f)
-			wg.Go(func() {
-				detail, err := check.Run(ctx)
-				f.fill(detail, err, check.Fix)
-			})
-		}
-	}
-	wg.Wait()
-	found := make([]finding, len(findings))
-	for i, f := range findings {
-		found[i] = *f
-	}
-	return found
-}
-
-// fill notes a check's answer. An error's own advice is better than the check's.
-func (f *finding) fill(detail string, err error, fix string) {
-	if err == nil {
-		f.OK, f.Detail = true, detail
-		return
-	}
-	f.Fault, f.Fix = err.Error(), cmp.Or(hintOf(err), fix)
 }
 
 func (p *program) showFindings(findings []finding) error {
@@ -120,29 +64,4 @@ func (p *program) showFindings(findings []finding) error {
 		}
 	}
 	return p.ui.result(b.String())
-}
-
-// verdict is an error if no session can work: something that all need is
-// missing, or no method is complete.
-func verdict(groups []checkGroup, findings []finding) error {
-	broken := map[string]bool{}
-	for _, f := range findings {
-		broken[f.Group] = broken[f.Group] || !f.OK
-	}
-	methods, works := 0, 0
-	for _, g := range groups {
-		if g.must && broken[g.title] {
-			return fmt.Errorf("a session can't work: see %q above", g.title)
-		}
-		if g.method {
-			methods++
-			if !broken[g.title] {
-				works++
-			}
-		}
-	}
-	if methods > 0 && works == 0 {
-		return fmt.Errorf("a session can't work: no method is complete")
-	}
-	return nil
 }

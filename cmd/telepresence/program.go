@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/telepresence/telepresence/pkg/k8s"
 	"github.com/telepresence/telepresence/pkg/session"
 )
 
@@ -24,15 +25,17 @@ type program struct {
 	line     line
 	exit     int // the user's process's exit code
 
-	// runSession is session.Run; tests put another in its place.
-	runSession func(context.Context, session.Options, session.Events) (int, error)
+	// Who does the work; tests put others in their place.
+	runSession     func(context.Context, session.Options, session.Events) (int, error)
+	connect        func(k8s.Config) (cluster, error)
+	currentContext func() string
 }
 
 // newProgram makes a call of the command ready.
 func newProgram(name string, s streams, environ []string) *program {
 	return &program{
 		name: name, streams: s, environ: environ, ui: newTUI(s.out, s.err),
-		rows: flagTable(), runSession: session.Run,
+		rows: flagTable(), runSession: session.Run, connect: connectCluster, currentContext: currentContext,
 	}
 }
 
@@ -141,6 +144,3 @@ func unknownOption(c *cobra.Command, err *pflag.NotExistError) error {
 	}
 	return &usageError{"there is no option --" + name, hint}
 }
-
-// currentContext is the kubeconfig's.
-func (p *program) currentContext() string { return "" }

@@ -53,7 +53,7 @@ func (p *program) newRoot() *cobra.Command {
 
 // subCommands lists what stands beside the flag form.
 func (p *program) subCommands() []*cobra.Command {
-	return []*cobra.Command{p.newDoctorCmd(), p.newVersionCmd(), p.newCompletionCmd()}
+	return []*cobra.Command{p.newListCmd(), p.newLeaveCmd(), p.newDoctorCmd(), p.newVersionCmd(), p.newCompletionCmd()}
 }
 
 // runRoot is the flag form: its options become one call of a session.
