@@ -174,7 +174,7 @@ func (c *cache) content(p string, now attr) *content {
 	if !ok || !same(f.stat, now.stat) {
 		return nil
 	}
-	if c.fresh(f.at) == 0 && !(f.settled() && c.fresh(now.at) > 0) {
+	if c.fresh(f.at) == 0 && (!f.settled() || c.fresh(now.at) <= 0) {
 		return nil
 	}
 	f.used = true

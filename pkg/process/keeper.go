@@ -38,7 +38,8 @@ func Main(args []string) (code int, ok bool) {
 	case KeeperRole:
 		return Keep(Keeping{}), true
 	case launcherRole:
-		return launcherMain(), true
+		launcherMain()
+		return 1, true
 	}
 	return 0, false
 }

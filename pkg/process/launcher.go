@@ -13,7 +13,7 @@ import (
 
 // launcherMain waits for orders and becomes the command. It returns only when
 // that can't be done.
-func launcherMain() int {
+func launcherMain() {
 	runtime.LockOSThread() // capabilities and signal masks are a thread's
 	syscall.CloseOnExec(launcherOrders)
 	syscall.CloseOnExec(launcherReport)
@@ -21,10 +21,9 @@ func launcherMain() int {
 	report := os.NewFile(launcherReport, "report")
 	var l launch
 	if gob.NewDecoder(orders).Decode(&l) != nil {
-		return 1 // the keeper is gone, or ends us before we began
+		return // the keeper is gone, or ends us before we began
 	}
 	_ = gob.NewEncoder(report).Encode(become(l))
-	return 1
 }
 
 // become executes the command. It returns why it could not.

@@ -69,16 +69,8 @@ func ignores(pid int, s syscall.Signal) bool {
 
 // descendants are the processes that descend from this one.
 func descendants() []int {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil
-	}
 	children := map[int][]int{}
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
+	for _, pid := range processes() {
 		if parent, ok := parentOf(pid); ok {
 			children[parent] = append(children[parent], pid)
 		}
@@ -89,6 +81,21 @@ func descendants() []int {
 		pid := next[0]
 		next = append(next[1:], children[pid]...)
 		all = append(all, pid)
+	}
+	return all
+}
+
+// processes are all that this user may see.
+func processes() []int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var all []int
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			all = append(all, pid)
+		}
 	}
 	return all
 }
@@ -129,7 +136,7 @@ func dropCapabilities(keep uint64) error {
 		return fmt.Errorf("reading them: %w", err)
 	}
 	for i := range data {
-		word := uint32(keep >> (32 * i)) //nolint:gosec // one half of the set each
+		word := uint32(keep >> (32 * i)) // one half of the set each
 		data[i].Effective &= word
 		data[i].Permitted &= word
 		data[i].Inheritable = 0
@@ -155,7 +162,13 @@ func unstopped(f func() error) error {
 // stopOwnGroup stops this program's process group as the terminal would, and
 // returns when it was continued, or at once when nobody could continue it.
 func stopOwnGroup(s syscall.Signal) {
-	_ = syscall.Kill(0, s)
-	// The above may stop us a moment later; this, on our own thread, before it returns.
+	own := syscall.Getpgrp()
+	for _, pid := range processes() {
+		if group, err := syscall.Getpgid(pid); err == nil && group == own && pid != os.Getpid() {
+			_ = syscall.Kill(pid, s)
+		}
+	}
+	// A signal to our own thread stops us before the call returns; one to the
+	// process could do so a moment later.
 	_ = unix.Tgkill(os.Getpid(), unix.Gettid(), s)
 }

@@ -256,9 +256,11 @@ func address(a tcpip.Address) netip.Addr {
 	return addr
 }
 
-// reachable reports whether a pod could have a peer of that address.
+// reachable reports whether a pod could have a peer of that address. An IPv4
+// address of the link may be one: node-local DNS and the cloud's metadata live
+// there.
 func reachable(a tcpip.Address) bool {
 	addr := address(a)
 	return addr.IsValid() && !addr.IsMulticast() && !addr.IsUnspecified() && !addr.IsLoopback() &&
-		!addr.IsLinkLocalUnicast() && addr != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+		(addr.Is4() || !addr.IsLinkLocalUnicast()) && addr != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }

@@ -67,6 +67,7 @@ func (e *Engine) handleTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer
 		return false
 	}
 	if !reachable(id.LocalAddress) {
+		e.reject(pkt, netUnreachable)
 		return true
 	}
 	e.mu.Lock()

@@ -19,7 +19,7 @@ import (
 // the parent asks for all other names.
 func (m *machine) setDNS(link int, dns netip.Addr, cfg Config) ([]netip.Addr, error) {
 	if bus, err := resolved(); err == nil {
-		defer bus.Close() //nolint:errcheck // all is said
+		defer bus.Close()
 		return nil, setLinkDNS(bus, link, dns, cfg)
 	}
 	undo, before, err := replaceResolvConf(resolvConf, dns, cfg.Search)
@@ -100,7 +100,7 @@ func setLinkDNS(bus *dbus.Conn, link int, dns netip.Addr, cfg Config) error {
 		{"SetLinkDNSOverTLS", "no"},
 	} {
 		answered := manager.Go(resolvedName+".Manager."+call.method, 0, make(chan *dbus.Call, 1), index, call.value)
-		err := error(os.ErrDeadlineExceeded)
+		err := os.ErrDeadlineExceeded
 		select {
 		case <-answered.Done:
 			err = answered.Err

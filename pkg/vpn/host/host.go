@@ -91,7 +91,7 @@ func Start(ctx context.Context, cfg Config) (_ *Host, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting the helper: %w", err)
 	}
-	defer listener.Close() //nolint:errcheck // it has served its one connection
+	defer listener.Close()
 	if h.helper, err = startHelper(cfg, socket); err != nil {
 		return nil, err
 	}
@@ -148,7 +148,7 @@ func (h *Host) Close() error {
 
 // finish asks the helper to end and reads how that went.
 func (h *Host) finish() error {
-	defer h.conn.Close() //nolint:errcheck // all is said
+	defer h.conn.Close()
 	if err := h.conn.CloseWrite(); err != nil {
 		return fmt.Errorf("ending the helper: %w", err)
 	}

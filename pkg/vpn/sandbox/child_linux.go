@@ -110,7 +110,8 @@ func (c *child) serve() {
 		if err != nil {
 			return
 		}
-		a, files, err := c.answer(r)
+		var a answer
+		files, err = c.answer(r)
 		if err != nil {
 			a = failure(err)
 		}
@@ -123,22 +124,23 @@ func (c *child) serve() {
 	}
 }
 
-func (c *child) answer(r request) (answer, []*os.File, error) {
+// answer does what the parent asks for, and returns the files to pass on.
+func (c *child) answer(r request) ([]*os.File, error) {
 	switch r.Op {
 	case opSocket:
 		f, err := tcpSocket(r.Network)
 		if err != nil {
-			return answer{}, nil, err
+			return nil, err
 		}
-		return answer{}, []*os.File{f}, nil
+		return []*os.File{f}, nil
 	case opListen:
 		f, err := listen(r.Network, r.Addr, false)
 		if err != nil {
-			return answer{}, nil, err
+			return nil, err
 		}
-		return answer{}, []*os.File{f}, nil
+		return []*os.File{f}, nil
 	case opHost:
-		return answer{}, nil, c.host.set(r.Host)
+		return nil, c.host.set(r.Host)
 	}
-	return answer{}, nil, errors.New("unknown request " + r.Op)
+	return nil, errors.New("unknown request " + r.Op)
 }

@@ -26,7 +26,7 @@ func (l listener) reaches(v6 bool) (netip.AddrPort, bool) {
 	if v6 {
 		local = netip.IPv6Loopback()
 	}
-	if a.Is6() != v6 && !(l.both && a.IsUnspecified()) {
+	if a.Is6() != v6 && (!l.both || !a.IsUnspecified()) {
 		return netip.AddrPort{}, false
 	}
 	if a.IsUnspecified() || a == local {

@@ -6,10 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -102,24 +100,6 @@ func ordinaryWorld() (string, error) {
 	return "/tmp", unix.Mount(node, tunPath, "", unix.MS_BIND, "")
 }
 
-// patience is how long a test waits for what must happen.
-const patience = 60 * time.Second
-
-// eventually waits until cond holds.
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("still not: %s", what)
-		}
-	}
-}
-
 // start makes a sandbox for a shell script, or skips where the machine has no
 // means for one.
 func start(t *testing.T, cfg Config, script string, args ...string) *Sandbox {
@@ -200,6 +180,3 @@ func drive(args []string) int {
 	}
 	return status.ExitCode()
 }
-
-// lines splits what a script wrote.
-func lines(s string) []string { return strings.Split(strings.TrimSuffix(s, "\n"), "\n") }
