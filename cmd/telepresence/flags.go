@@ -14,6 +14,10 @@ type settings struct {
 	output     string // of sub-commands: "text" or "json"
 	all        bool
 	namespaces bool
+	yes        bool // imagecache enable
+	cacheImage string
+	cacheRepos []string
+	pullNever  bool
 }
 
 // flagRow is one option. Parser, help, completion, configuration file, man
@@ -194,8 +198,20 @@ func commandFlags() []flagRow {
 		{name: "all-namespaces", short: "A", group: groupCommand, on: "list",
 			usage: "list the sessions of every namespace",
 			bind:  func(s *settings) *value { return switchValue(&s.namespaces) }},
-		{name: "output", short: "o", arg: "FORMAT", group: groupCommand, on: "list leave doctor version", complete: completeFormat, def: "text",
+		{name: "output", short: "o", arg: "FORMAT", group: groupCommand, on: "list leave doctor version imagecache-status", complete: completeFormat, def: "text",
 			usage: "print the result as text or json",
 			bind:  func(s *settings) *value { return formatValue(&s.output) }},
+		{name: "yes", short: "y", group: groupCommand, on: "imagecache-enable",
+			usage: "do it without asking",
+			bind:  func(s *settings) *value { return switchValue(&s.yes) }},
+		{name: "image", arg: "REFERENCE", group: groupCommand, on: "imagecache-enable", def: "this version's",
+			usage: "run this image of the cache on the nodes",
+			bind:  func(s *settings) *value { return textValue(&s.cacheImage) }},
+		{name: "repo", arg: "HOST/NAME", group: groupCommand, on: "imagecache-enable", repeat: true, def: "the agent's image",
+			usage: "share the images of this repository",
+			bind:  func(s *settings) *value { return textsValue(&s.cacheRepos) }},
+		{name: "pull-never", group: groupCommand, on: "imagecache-enable",
+			usage: "expect the cache's image on every node, where no registry has it",
+			bind:  func(s *settings) *value { return switchValue(&s.pullNever) }},
 	}
 }

@@ -46,20 +46,18 @@ func usageForms(c *cobra.Command) []string {
 			c.DisplayName() + " SUB-COMMAND [OPTION]...",
 		}
 	}
-	_, args, _ := strings.Cut(c.Use, " ")
-	form := c.Root().DisplayName() + " " + c.Name()
-	if args != "" {
-		form += " " + args
+	form := c.CommandPath() + strings.TrimPrefix(c.Use, c.Name())
+	if c.HasSubCommands() {
+		form += " SUB-COMMAND"
 	}
 	return []string{form + " [OPTION]..."}
 }
 
-// commandName is a command's name in the flag table: empty for the flag form.
+// commandName is a command's name in the flag table: empty for the flag form,
+// joined by dashes below a sub-command.
 func commandName(c *cobra.Command) string {
-	if !c.HasParent() {
-		return ""
-	}
-	return c.Name()
+	_, path, _ := strings.Cut(c.CommandPath(), "telepresence ")
+	return strings.ReplaceAll(path, " ", "-")
 }
 
 // rowGroup is the options under one heading.

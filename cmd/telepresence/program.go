@@ -28,6 +28,7 @@ type program struct {
 	// Who does the work; tests put others in their place.
 	runSession     func(context.Context, session.Options, session.Events) (int, error)
 	connect        func(k8s.Config) (cluster, error)
+	connectCache   func(k8s.Config) (imageCache, error)
 	currentContext func() string
 }
 
@@ -35,7 +36,7 @@ type program struct {
 func newProgram(name string, s streams, environ []string) *program {
 	return &program{
 		name: name, streams: s, environ: environ, ui: newTUI(s.out, s.err),
-		rows: flagTable(), runSession: session.Run, connect: connectCluster, currentContext: currentContext,
+		rows: flagTable(), runSession: session.Run, connect: connectCluster, connectCache: connectCache, currentContext: currentContext,
 	}
 }
 

@@ -58,16 +58,24 @@ func referencePages() map[string]string {
 	p := newProgram("telepresence", streams{os.Stdin, os.Stdout, os.Stderr}, nil)
 	root := p.newRoot()
 	pages := map[string]string{"reference/configuration.md": settingsPage(p.rows)}
-	for _, c := range append([]*cobra.Command{root}, root.Commands()...) {
-		if c.Hidden {
-			continue
-		}
-		name := strings.ReplaceAll(c.CommandPath(), " ", "-")
-		pages["reference/"+name+".md"] = markdownPage(p.rows, c)
-		pages["man/"+name+".1"] = manPage(p.rows, c)
-	}
+	addPages(pages, p.rows, root)
 	return pages
 }
+
+// addPages adds the pages of a command and of those below it.
+func addPages(pages map[string]string, rows []flagRow, c *cobra.Command) {
+	if c.Hidden {
+		return
+	}
+	pages["reference/"+pageName(c)+".md"] = markdownPage(rows, c)
+	pages["man/"+pageName(c)+".1"] = manPage(rows, c)
+	for _, sub := range c.Commands() {
+		addPages(pages, rows, sub)
+	}
+}
+
+// pageName is what a command's pages are called.
+func pageName(c *cobra.Command) string { return strings.ReplaceAll(c.CommandPath(), " ", "-") }
 
 const generated = "<!-- Made from the flag table in cmd/telepresence/flags.go by \"make docs\". -->\n\n"
 
@@ -81,7 +89,7 @@ func markdownPage(rows []flagRow, c *cobra.Command) string {
 		b.WriteString("\n## Sub-commands\n\n| sub-command | what it does |\n|---|---|\n")
 		for _, sub := range c.Commands() {
 			if !sub.Hidden {
-				fmt.Fprintf(&b, "| [%s](telepresence-%s.md) | %s |\n", sub.Name(), sub.Name(), sub.Short)
+				fmt.Fprintf(&b, "| [%s](%s.md) | %s |\n", sub.Name(), pageName(sub), sub.Short)
 			}
 		}
 	}
@@ -136,7 +144,7 @@ func settingsPage(rows []flagRow) string {
 // manPage is a page of section 1, in the man macros.
 func manPage(rows []flagRow, c *cobra.Command) string {
 	var b strings.Builder
-	name := strings.ReplaceAll(c.CommandPath(), " ", "-")
+	name := pageName(c)
 	fmt.Fprintf(&b, ".\\\" Made from the flag table by \"make docs\".\n.TH %s 1\n.SH NAME\n%s \\- %s\n.SH SYNOPSIS\n", strings.ToUpper(roff(name)), roff(name), roff(c.Short))
 	for i, form := range usageForms(c) {
 		if i > 0 {
@@ -152,7 +160,7 @@ func manPage(rows []flagRow, c *cobra.Command) string {
 		b.WriteString(".SH SUB-COMMANDS\n")
 		for _, sub := range c.Commands() {
 			if !sub.Hidden {
-				fmt.Fprintf(&b, ".TP\n.BR %s (1)\n%s\n", roff("telepresence-"+sub.Name()), roff(sub.Short))
+				fmt.Fprintf(&b, ".TP\n.BR %s (1)\n%s\n", roff(pageName(sub)), roff(sub.Short))
 			}
 		}
 	}

@@ -43,17 +43,25 @@ func (p *program) newRoot() *cobra.Command {
 		return usagef("help is an option: %s --help", p.name)
 	}})
 	p.flags(root, "")
-	for _, sub := range p.subCommands() {
-		sub.Args = orNoArgs(sub.Args)
-		p.flags(sub, sub.Name())
-		root.AddCommand(sub)
-	}
+	root.AddCommand(p.subCommands()...)
+	p.finish(root.Commands())
 	return root
+}
+
+// finish gives commands below the root their options.
+func (p *program) finish(commands []*cobra.Command) {
+	for _, c := range commands {
+		if c.Args == nil {
+			c.Args = noStray
+		}
+		p.flags(c, commandName(c))
+		p.finish(c.Commands())
+	}
 }
 
 // subCommands lists what stands beside the flag form.
 func (p *program) subCommands() []*cobra.Command {
-	return []*cobra.Command{p.newListCmd(), p.newLeaveCmd(), p.newDoctorCmd(), p.newVersionCmd(), p.newCompletionCmd()}
+	return []*cobra.Command{p.newListCmd(), p.newLeaveCmd(), p.newDoctorCmd(), p.newImageCacheCmd(), p.newVersionCmd(), p.newCompletionCmd()}
 }
 
 // runRoot is the flag form: its options become one call of a session.
@@ -119,13 +127,6 @@ func noStray(c *cobra.Command, args []string) error {
 		err.hint = "a command to run follows --run"
 	}
 	return err
-}
-
-func orNoArgs(args cobra.PositionalArgs) cobra.PositionalArgs {
-	if args == nil {
-		return noStray
-	}
-	return args
 }
 
 // exitWith makes an error of a place that can't return one the exit code.

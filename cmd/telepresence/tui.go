@@ -14,6 +14,7 @@ package main
 //   - No colours, no spinners, no decoration.
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"os"
@@ -96,6 +97,21 @@ func (u *tui) settle() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.clearLocked()
+}
+
+// ask puts a question and says whether the answer was yes. Where nobody can
+// answer it is no.
+func (u *tui) ask(in io.Reader, question string) bool {
+	if u.screen().columns == 0 {
+		return false
+	}
+	u.mu.Lock()
+	u.clearLocked()
+	fmt.Fprint(u.err, prefix+question+" [y/N] ")
+	u.mu.Unlock()
+	answer, _ := bufio.NewReader(in).ReadString('\n')
+	answer = strings.ToLower(strings.TrimSpace(answer))
+	return answer == "y" || answer == "yes"
 }
 
 // Write passes the log on to stderr (--logfile -), a whole line at a time.
