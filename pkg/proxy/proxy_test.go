@@ -3,11 +3,9 @@ package proxy
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -41,7 +39,7 @@ func startAgent(t testing.TB, change ...func(*ServerConfig)) *agent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := ServerConfig{HostKey: keys.HostKey, ClientPublic: keys.ClientPublic, Token: keys.Token, Grace: time.Minute, Version: "v0-test"}
+	cfg := ServerConfig{HostKey: keys.HostKey, ClientPublic: keys.ClientPublic, Token: keys.Token, Grace: time.Minute, Drain: 100 * time.Millisecond, Version: "v0-test"}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -156,7 +154,6 @@ func inbound(t testing.TB, c *Client) (client, pod net.Conn) {
 
 func TestConnConforms(t *testing.T) {
 	t.Parallel()
-	flows := map[string]func(testing.TB, *Client) (client, pod net.Conn){"outbound": outbound, "inbound": inbound}
 	for name, flow := range flows {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -166,17 +163,6 @@ func TestConnConforms(t *testing.T) {
 				return client, pod, func() { _ = client.Close(); _ = pod.Close() }, nil
 			})
 		})
-	}
-}
-
-func TestDialErrors(t *testing.T) {
-	t.Parallel()
-	c := startAgent(t).connect(t)
-	l, addr := podListener(t)
-	_ = l.Close()
-	_, err := c.DialContext(testContext(t), "tcp", addr)
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("dialling a closed port: %v, want ECONNREFUSED", err)
 	}
 }
 
@@ -193,25 +179,5 @@ func TestGoodbye(t *testing.T) {
 	}
 	if err := c.Wait(); err != nil {
 		t.Errorf("Wait after a goodbye: %v", err)
-	}
-}
-
-func TestHalfClose(t *testing.T) {
-	t.Parallel()
-	c := startAgent(t).connect(t)
-	for name, flow := range map[string]func(testing.TB, *Client) (client, pod net.Conn){"outbound": outbound, "inbound": inbound} {
-		client, pod := flow(t, c)
-		for i, ends := range [][2]net.Conn{{client, pod}, {pod, client}} {
-			if _, err := ends[0].Write([]byte("last words")); err != nil {
-				t.Fatal(err)
-			}
-			if err := ends[0].(interface{ CloseWrite() error }).CloseWrite(); err != nil {
-				t.Fatal(err)
-			}
-			got, err := io.ReadAll(ends[1])
-			if string(got) != "last words" || err != nil {
-				t.Errorf("%s %d: read %q, %v", name, i, got, err)
-			}
-		}
 	}
 }

@@ -19,8 +19,8 @@ import (
 const (
 	// authTime is how long a client may take to show its key.
 	authTime = 30 * time.Second
-	// drainTime is how long flows may go on after the agent has announced its end.
-	drainTime = 25 * time.Second
+	// defaultDrain is within the 30 s that a pod usually has to end.
+	defaultDrain = 25 * time.Second
 )
 
 // ErrNoClient is the end of an agent that has had no client for its grace.
@@ -35,6 +35,8 @@ type ServerConfig struct {
 	// Grace is how long to live without a client. Standing agents live on, also after a Goodbye.
 	Grace    time.Duration
 	Standing bool
+	// Drain is how long flows may go on after the client was told that the agent ends. Default 25 s.
+	Drain time.Duration
 	// Buffer is how many bytes are kept in each direction until the client has them. Default 4 MiB.
 	Buffer int
 	// Version is the agent's, told to clients.
@@ -53,7 +55,7 @@ type server struct {
 
 // Serve is the agent: it serves one client at a time and returns nil after its Goodbye, ErrNoClient when the grace is
 // over, and the cause of ctx's end when ctx ends. In the last case the client is told first, and its flows may go on
-// until it says Goodbye, at most 25 s.
+// until it says Goodbye, at most for the drain time.
 func Serve(ctx context.Context, cfg ServerConfig) error {
 	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(cfg.Port))))
 	if err != nil {
@@ -64,6 +66,9 @@ func Serve(ctx context.Context, cfg ServerConfig) error {
 
 // serve is Serve on a listener, which it closes.
 func serve(ctx context.Context, l net.Listener, cfg ServerConfig) error {
+	if cfg.Drain <= 0 {
+		cfg.Drain = defaultDrain
+	}
 	sv := &server{cfg: cfg, log: cfg.Log}
 	if sv.log == nil {
 		sv.log = slog.New(slog.DiscardHandler)
@@ -148,6 +153,7 @@ func (sv *server) newSession() *session {
 	return &session{
 		log:     sv.log,
 		version: sv.cfg.Version,
+		drain:   sv.cfg.Drain,
 		ready:   &sv.ready,
 		names:   nameservers{path: "/etc/resolv.conf", port: 53},
 		dials:   make(map[uint32]context.CancelFunc),

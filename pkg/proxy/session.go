@@ -19,6 +19,7 @@ type session struct {
 	ssh     ssh.Conn
 	log     *slog.Logger
 	version string
+	drain   time.Duration
 	names   nameservers
 	ready   *atomic.Bool
 	goodbye atomic.Bool
@@ -118,7 +119,7 @@ func (s *session) announceEnd(ctx context.Context, over <-chan struct{}) {
 	}
 	s.ready.Store(false)
 	_, _, err := s.ssh.SendRequest(requestEnding, false, []byte(context.Cause(ctx).Error()))
-	timer := time.NewTimer(drainTime)
+	timer := time.NewTimer(s.drain)
 	defer timer.Stop()
 	select {
 	case <-over:
