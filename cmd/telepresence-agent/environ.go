@@ -7,19 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 )
-
-// waiter runs f in a goroutine; stop tells it to end, and waits for that.
-func waiter(f func(ended <-chan struct{})) (stop func()) {
-	var wg sync.WaitGroup
-	ended := make(chan struct{})
-	wg.Go(func() { f(ended) })
-	return func() {
-		close(ended)
-		wg.Wait()
-	}
-}
 
 // environ writes its own environment to a file, as a JSON array: run in the image of the user's container, which may
 // have no program of its own that could, that is what the image sets.

@@ -1,7 +1,9 @@
 // Command telepresence-agent stands in the pod in the place of the user's container: the far end of the tunnel. It
 // needs no other file in its image, no particular user, no capability and nothing to write to.
 //
-//	telepresence-agent serve --port N [--grace 60s] [--standing]
+//	telepresence-agent serve --port N [--grace 60s]
+//	telepresence-agent serve --standing [--port N] [--grace 60s]
+//	telepresence-agent enroll [--port N]  # hands a session's keys, from stdin, to the standing agent of its container
 //	telepresence-agent ready --port N     # exit 0 if the pod is ready: a readiness probe
 //	telepresence-agent install PATH       # copies itself there, for another image to run it
 //	telepresence-agent environ --save F   # writes its environment to F, as a JSON array
@@ -27,19 +29,21 @@ const (
 	exitUsage  = 2
 )
 
-var errUsage = errors.New("usage: telepresence-agent serve|ready|install|environ|version [flags]")
+var errUsage = errors.New("usage: telepresence-agent serve|enroll|ready|install|environ|version [flags]")
 
 func main() {
-	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
 // run runs one command.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	err := errUsage
 	if len(args) > 0 {
 		switch args[0] {
 		case "serve":
 			err = serve(ctx, args[1:], stderr)
+		case "enroll":
+			err = enroll(ctx, args[1:], stdin, stderr)
 		case "ready":
 			err = ready(ctx, args[1:], stderr)
 		case "install":

@@ -102,9 +102,7 @@ func readPodInfo(version string) (PodInfo, error) {
 	}
 	info.Mounts = parseMounts(string(table))
 	for i, m := range info.Mounts {
-		if st, err := os.Stat(m.Path); err == nil {
-			info.Mounts[i].File = !st.IsDir()
-		}
+		info.Mounts[i].File = isFile(m.Path)
 	}
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {

@@ -48,7 +48,7 @@ func startAgent(t testing.TB, change ...func(*ServerConfig)) *agent {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer close(a.done)
-		a.err = serve(ctx, l, cfg)
+		a.err = newServer(cfg).serve(ctx, l)
 	})
 	t.Cleanup(func() {
 		cancel(errors.New("the test is over"))

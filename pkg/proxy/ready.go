@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -21,8 +22,17 @@ const (
 // pod's network, since the container's file system may be read-only.
 func readyAddr(port uint16) string { return fmt.Sprintf("@telepresence-agent/%d", port) }
 
-func (sv *server) listenReady(port uint16) (net.Listener, error) {
-	return net.Listen("unix", readyAddr(port))
+// answering runs f, and answers meanwhile whether the pod is ready.
+func (sv *server) answering(port uint16, f func() error) error {
+	l, err := net.Listen("unix", readyAddr(port))
+	if err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer l.Close()
+	wg.Go(func() { sv.answerReady(l) })
+	return f()
 }
 
 // answerReady answers until l is closed.

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,9 +31,10 @@ type ServerConfig struct {
 	Port uint16
 	// HostKey, ClientPublic and Token are the agent's part of the session's Keys.
 	HostKey, ClientPublic, Token []byte
-	// Grace is how long to live without a client. Standing agents live on, also after a Goodbye.
-	Grace    time.Duration
+	// Standing is an agent that learns its keys by Enroll, and serves one session after the other.
 	Standing bool
+	// Grace is how long a session lives without its client.
+	Grace time.Duration
 	// Drain is how long flows may go on after the client was told that the agent ends. Default 25 s.
 	Drain time.Duration
 	// Buffer is how many bytes are kept in each direction until the client has them. Default 4 MiB.
@@ -48,7 +48,6 @@ type ServerConfig struct {
 // server is a running agent.
 type server struct {
 	cfg   ServerConfig
-	ssh   *ssh.ServerConfig
 	log   *slog.Logger
 	ready atomic.Bool
 }
@@ -56,16 +55,22 @@ type server struct {
 // Serve is the agent: it serves one client at a time and returns nil after its Goodbye, ErrNoClient when the grace is
 // over, and the cause of ctx's end when ctx ends. In the last case the client is told first, and its flows may go on
 // until it says Goodbye, at most for the drain time.
+//
+// A standing agent has no keys at first: it waits for Enroll, serves that session, forgets it when it is over, and
+// waits for the next. It returns only when ctx ends.
 func Serve(ctx context.Context, cfg ServerConfig) error {
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(cfg.Port))))
+	sv := newServer(cfg)
+	if cfg.Standing {
+		return sv.answering(cfg.Port, func() error { return sv.serveStanding(ctx) })
+	}
+	l, err := listenLoopback(cfg.Port)
 	if err != nil {
 		return err
 	}
-	return serve(ctx, l, cfg)
+	return sv.serve(ctx, l)
 }
 
-// serve is Serve on a listener, which it closes.
-func serve(ctx context.Context, l net.Listener, cfg ServerConfig) error {
+func newServer(cfg ServerConfig) *server {
 	if cfg.Drain <= 0 {
 		cfg.Drain = defaultDrain
 	}
@@ -73,23 +78,29 @@ func serve(ctx context.Context, l net.Listener, cfg ServerConfig) error {
 	if sv.log == nil {
 		sv.log = slog.New(slog.DiscardHandler)
 	}
-	var err error
-	if sv.ssh, err = (Keys{HostKey: cfg.HostKey, ClientPublic: cfg.ClientPublic}).serverConfig(); err != nil {
-		return errors.Join(err, l.Close())
-	}
-	answers, err := sv.listenReady(portOf(l))
+	return sv
+}
+
+func listenLoopback(port uint16) (net.Listener, error) {
+	return net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
+}
+
+// serve serves the session of the configured keys on l, which it closes.
+func (sv *server) serve(ctx context.Context, l net.Listener) error {
+	keys := Keys{HostKey: sv.cfg.HostKey, ClientPublic: sv.cfg.ClientPublic, Token: sv.cfg.Token}
+	return sv.answering(portOf(l), func() error { return sv.serveSession(ctx, l, keys) })
+}
+
+// serveSession serves the session of keys on l, which it closes, until it is over.
+func (sv *server) serveSession(ctx context.Context, l net.Listener, keys Keys) error {
+	cfg, err := keys.serverConfig()
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() { sv.answerReady(answers) })
-	defer answers.Close()
-
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx)) // streams outlive ctx by the drain time
 	defer cancel()
 	streams := resume.Listen(life, l, resume.Config{
-		Token: cfg.Token, Grace: cfg.Grace, Buffer: cfg.Buffer, Headroom: headroom, Log: sv.log,
+		Token: keys.Token, Grace: sv.cfg.Grace, Buffer: sv.cfg.Buffer, Headroom: headroom, Log: sv.log,
 	})
 	defer streams.Close()
 	for {
@@ -97,15 +108,14 @@ func serve(ctx context.Context, l net.Listener, cfg ServerConfig) error {
 		if err != nil {
 			return err
 		}
-		goodbye := sv.serveStream(ctx, stream)
-		lost := stream.Err() != nil
+		goodbye := sv.serveStream(ctx, stream, cfg)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case goodbye && !cfg.Standing:
+		case goodbye:
 			sv.log.Info("the client said goodbye")
 			return nil
-		case lost && !cfg.Standing:
+		case stream.Err() != nil:
 			return fmt.Errorf("%w: %w", ErrNoClient, stream.Err())
 		}
 	}
@@ -113,10 +123,7 @@ func serve(ctx context.Context, l net.Listener, cfg ServerConfig) error {
 
 // await waits for the next client, within the grace.
 func (sv *server) await(ctx context.Context, streams *resume.Listener) (*resume.Conn, error) {
-	short, cancel := ctx, func() {}
-	if !sv.cfg.Standing {
-		short, cancel = context.WithTimeout(ctx, sv.cfg.Grace)
-	}
+	short, cancel := context.WithTimeout(ctx, sv.cfg.Grace)
 	defer cancel()
 	stream, err := streams.Accept(short)
 	switch {
@@ -138,12 +145,12 @@ func portOf(l net.Listener) uint16 {
 }
 
 // serveStream serves a client until it ends, and says whether it said goodbye.
-func (sv *server) serveStream(ctx context.Context, stream *resume.Conn) (goodbye bool) {
+func (sv *server) serveStream(ctx context.Context, stream *resume.Conn, cfg *ssh.ServerConfig) (goodbye bool) {
 	s := sv.newSession()
 	s.room = stream.WaitRoom
 	defer sv.ready.Store(false)
 	defer stream.Close()
-	if err := s.serve(ctx, stream, sv.ssh); err != nil {
+	if err := s.serve(ctx, stream, cfg); err != nil {
 		sv.log.Info("client ended", "reason", err)
 	}
 	return s.goodbye.Load()
