@@ -22,6 +22,7 @@ type step struct {
 // through does the steps in order, then undoes in reverse order those that were
 // begun: a step that broke in the middle may have done a part. An undo runs to
 // its end whatever ctx says, and its error doesn't keep the others from running.
+// A step that ctx has ended is no error: somebody has asked for it.
 func through(ctx context.Context, steps []step) (err error) {
 	for _, s := range steps {
 		if s.undo != nil {
@@ -36,7 +37,10 @@ func through(ctx context.Context, steps []step) (err error) {
 		if s.do == nil {
 			continue
 		}
-		if err := s.do(ctx); err != nil {
+		switch err := s.do(ctx); {
+		case err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()):
+			return nil
+		case err != nil:
 			return err
 		}
 	}
