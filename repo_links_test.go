@@ -91,3 +91,28 @@ func anchors(page string) []string {
 	}
 	return names
 }
+
+// messagesPage is the page whose headings of the third level are messages.
+const messagesPage = "docs/troubleshooting.md"
+
+// checkMessages looks in the source for the messages that a page explains: what
+// stands between … and commas.
+func checkMessages(tr *tree, bad report) {
+	var source strings.Builder
+	for _, s := range tr.code {
+		if !s.test {
+			source.Write(s.text)
+		}
+	}
+	for _, l := range proseOf(string(tr.texts[messagesPage])) {
+		message, ok := strings.CutPrefix(l.text, "### ")
+		if !ok {
+			continue
+		}
+		for part := range strings.FieldsFuncSeq(message, func(r rune) bool { return r == '…' || r == ',' }) {
+			if part = strings.TrimSpace(part); len(part) > 3 && !strings.Contains(source.String(), part) {
+				bad(messagesPage, l.n, "nothing says %q", part)
+			}
+		}
+	}
+}

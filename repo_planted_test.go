@@ -192,6 +192,10 @@ func plantedText() []planted {
 			"a.md":   "[b](b/d.md)\n[c](b/c.md#nowhere)\n[d](#no-heading)\n\n```\n# No heading\n```\n",
 			"b/c.md": "![a](a.png)\n",
 		}, []string{"links a.md:1", "links a.md:2", "links a.md:3", "links b/c.md:1"}},
+		{"messages", map[string]string{
+			p:            "// Package x does a thing.\npackage x\n\nconst a = \"there is no %q in %s\"\n",
+			messagesPage: "# Page\n\n### there is no …\n\n### there was no …\n",
+		}, []string{"messages " + messagesPage + ":5"}},
 		{"machine path", map[string]string{"a.md": "in /work/wt/x\n"}, []string{"machine-path a.md:1"}},
 		{"a path", map[string]string{"a.md": "docker run -w /work/src, /home/me/code\n"}, nil},
 	}

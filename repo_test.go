@@ -46,6 +46,7 @@ func rules() []rule {
 		{"todo-issue", "what is left to do is an issue", checkTodoIssue},
 		{"merge-marker", "a conflict is resolved by a person", checkMergeMarker},
 		{"links", "a page leads where it says", checkLinks},
+		{"messages", "who looks for a message finds the one that is said", checkMessages},
 		{"machine-path", "the repository is not tied to one machine", checkMachinePath},
 	}
 }
