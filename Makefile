@@ -36,9 +36,10 @@ build: ## bin/telepresence and bin/telepresence-agent
 	@ls -l bin/telepresence bin/telepresence-agent
 
 .PHONY: image
-image: ## bin/telepresence-agent.tar, the agent's image, under the name that the command expects
+image: ## bin/telepresence-agent.tar, the agent's image, under the name that the command expects; and the image cache's
 	@mkdir -p bin
 	@go run ./images/build -version $(VERSION) -o bin/telepresence-agent.tar
+	@go run ./images/build -imagecache -version $(VERSION) -arch $$(go env GOARCH) -o bin/telepresence-imagecache.tar
 
 .PHONY: sample-app
 sample-app: ## bin/app and bin/app.tar, the sample application and its image
@@ -96,7 +97,7 @@ ifdef KUBECONFIG
 	@echo "KUBECONFIG is set: its cluster is used, and must have $(APP_IMAGE) and the agent's image"
 else
 	@$(CLUSTER) start --nodes $(NODES)
-	@$(CLUSTER) load bin/telepresence-agent.tar bin/app.tar
+	@$(CLUSTER) load bin/telepresence-agent.tar bin/telepresence-imagecache.tar bin/app.tar
 endif
 
 .PHONY: cluster-stop
