@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
@@ -24,23 +25,31 @@ type apiServer struct {
 	mu      sync.Mutex // guards what follows
 	objects map[string]*unstructured.Unstructured
 	version int
+	history []event // what watches that begin at an older version are told first
 	watches []chan event
 	asked   []string // "PATCH /apis/apps/v1/namespaces/ns/deployments/web"
 	react   func(*apiServer, string)
 	refuse  func(method, path string) (status int, message string)
+
+	may     func(verb, resource string) bool
+	closing chan struct{} // closed when all watches are to end
 }
 
 type event struct {
-	Type   string                     `json:"type"`
-	Object *unstructured.Unstructured `json:"object"`
-	path   string
+	Type    string                     `json:"type"`
+	Object  *unstructured.Unstructured `json:"object"`
+	path    string
+	version int
 }
 
 func startAPIServer(t *testing.T) (*apiServer, *Cluster) {
 	t.Helper()
-	s := &apiServer{objects: map[string]*unstructured.Unstructured{}}
+	s := &apiServer{objects: map[string]*unstructured.Unstructured{}, closing: make(chan struct{})}
 	server := httptest.NewServer(s)
-	t.Cleanup(server.Close)
+	t.Cleanup(func() {
+		close(s.closing)
+		server.Close()
+	})
 	c, err := connect(&rest.Config{Host: server.URL, ContentConfig: rest.ContentConfig{ContentType: "application/json"}}, "test", "ns")
 	if err != nil {
 		t.Fatal(err)
@@ -101,6 +110,12 @@ func (s *apiServer) answerLocked(r *http.Request, body []byte) (int, any) {
 		}
 		return 404, path + " not found"
 	case http.MethodPost:
+		if strings.HasSuffix(path, "/selfsubjectaccessreviews") {
+			return 201, s.review(body)
+		}
+		if strings.HasSuffix(path, "/portforward") {
+			return 404, path + " not found"
+		}
 		object := &unstructured.Unstructured{}
 		if err := json.Unmarshal(body, &object.Object); err != nil {
 			return 400, err
@@ -122,6 +137,17 @@ func (s *apiServer) answerLocked(r *http.Request, body []byte) (int, any) {
 		return 200, object
 	}
 	return 405, r.Method
+}
+
+// review lets the user do what s.may says.
+func (s *apiServer) review(body []byte) any {
+	var review authorizationv1.SelfSubjectAccessReview
+	if err := json.Unmarshal(body, &review); err != nil {
+		return err
+	}
+	a := review.Spec.ResourceAttributes
+	review.Status.Allowed = s.may(a.Verb, strings.TrimSuffix(a.Resource+"/"+a.Subresource, "/"))
+	return review
 }
 
 // collection tells /api/v1/namespaces/ns/pods from one of them.
@@ -147,7 +173,7 @@ func (s *apiServer) listLocked(path, selector string) map[string]any {
 
 // kinds are those of the resources that are listed.
 var kinds = map[string]string{
-	"": "Namespace", "pods": "Pod", "services": "Service", "secrets": "Secret", "events": "Event", "leases": "Lease", "deployments": "Deployment",
+	"": "Namespace", "rollouts": "Rollout", "pods": "Pod", "services": "Service", "secrets": "Secret", "events": "Event", "leases": "Lease", "deployments": "Deployment",
 	"replicasets": "ReplicaSet", "statefulsets": "StatefulSet", "endpointslices": "EndpointSlice", "resourcequotas": "ResourceQuota",
 	"limitranges": "LimitRange", "persistentvolumeclaims": "PersistentVolumeClaim", "serviceaccounts": "ServiceAccount",
 	"horizontalpodautoscalers": "HorizontalPodAutoscaler", "poddisruptionbudgets": "PodDisruptionBudget",
@@ -211,7 +237,7 @@ func (s *apiServer) putLocked(kind, path string, object *unstructured.Unstructur
 		object.SetUID(types.UID("uid-of-" + object.GetName()))
 	}
 	s.objects[path] = object
-	s.tellLocked(event{kind, object, path})
+	s.tellLocked(event{kind, object, path, s.version})
 }
 
 func (s *apiServer) deleteLocked(path string) {
@@ -221,21 +247,28 @@ func (s *apiServer) deleteLocked(path string) {
 	}
 	delete(s.objects, path)
 	s.version++
-	s.tellLocked(event{"DELETED", object, path})
+	s.tellLocked(event{"DELETED", object, path, s.version})
 }
 
 func (s *apiServer) tellLocked(e event) {
+	s.history = append(s.history, e)
 	for _, w := range s.watches {
 		w <- e
 	}
 }
 
 func (s *apiServer) watch(w http.ResponseWriter, r *http.Request) {
-	events := make(chan event, 1000)
-	s.mu.Lock()
-	if strconv.Itoa(s.version) != r.URL.Query().Get("resourceVersion") { // what has happened since would be missed
-		s.mu.Unlock()
+	since, err := strconv.Atoi(r.URL.Query().Get("resourceVersion"))
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err.Error())
 		return
+	}
+	events := make(chan event, 10_000)
+	s.mu.Lock()
+	for _, e := range s.history {
+		if e.version > since {
+			events <- e
+		}
 	}
 	s.watches = append(s.watches, events)
 	s.mu.Unlock()
@@ -246,14 +279,16 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request) {
 	}()
 	w.Header().Set("Content-Type", "application/json")
 	w.(http.Flusher).Flush()
-	name := strings.TrimPrefix(r.URL.Query().Get("fieldSelector"), "metadata.name=")
+	path := r.URL.Path + "/" + strings.TrimPrefix(r.URL.Query().Get("fieldSelector"), "metadata.name=")
 	for {
 		select {
 		case e := <-events:
-			if e.path == r.URL.Path+"/"+name {
+			if e.path == path {
 				json.NewEncoder(w).Encode(e) //nolint:errcheck // the client sees
 				w.(http.Flusher).Flush()
 			}
+		case <-s.closing:
+			return
 		case <-r.Context().Done():
 			return
 		}

@@ -66,6 +66,9 @@ func (d *Dialer) TryWebSocket(ctx context.Context, u *url.URL) error {
 func (d *Dialer) TrySPDY(ctx context.Context, u *url.URL) error { return try(d.dialSPDY(ctx, u)) }
 
 func try(session httpstream.Connection, raw io.Closer, err error) error {
+	if refused := (*httpstream.UpgradeFailureError)(nil); errors.As(err, &refused) {
+		return refused.Cause
+	}
 	if err != nil {
 		return err
 	}
