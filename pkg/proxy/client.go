@@ -115,7 +115,7 @@ func dialStream(ctx context.Context, cfg ClientConfig, log *slog.Logger) (*resum
 	}
 	for start := time.Now(); ; {
 		stream, err := resume.Dial(ctx, dial, rc)
-		final := errors.Is(err, resume.ErrDenied) || !dialled || time.Since(start) > firstTries
+		final := errors.Is(err, resume.ErrDenied) || errors.Is(err, resume.ErrBusy) || !dialled || time.Since(start) > firstTries
 		if err == nil || final || ctx.Err() != nil {
 			return stream, err
 		}

@@ -27,8 +27,8 @@ const (
 )
 
 // Exchange sends a DNS query, as it is, to the pod's nameservers in their order, until one answers with something
-// else than REFUSED, and returns the answer as it is. An answer truncated in UDP is asked for again in TCP. When no
-// nameserver answers, that is an error.
+// else than REFUSED or SERVFAIL, and returns the answer as it is. An answer truncated in UDP is asked for again in
+// TCP. When no nameserver answers, that is an error.
 func (c *Client) Exchange(ctx context.Context, query []byte) ([]byte, error) {
 	answer, err := c.collect(ctx, channelDNS, query)
 	if err == nil && len(answer) < dnsHeader {

@@ -8,8 +8,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -154,4 +156,242 @@ func TestConnGivesUpAfterGrace(t *testing.T) {
 			t.Error("Err is nil after the grace")
 		}
 	}
+}
+
+// TestConnNoticesSilence takes the line away without a word: both sides must notice, and the dialer find a way round.
+func TestConnNoticesSilence(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newPipeListener()
+		cfg := testConfig()
+		downs := make(chan error, 10)
+		ups := make(chan struct{}, 10)
+		cfg.Down = func(err error) { downs <- err }
+		cfg.Up = func() { ups <- struct{}{} }
+		rl := Listen(t.Context(), l, testConfig())
+		defer rl.Close()
+		c, err := Dial(t.Context(), l.dial, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		s, err := rl.Accept(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		// An idle line is no dead one.
+		<-time.After(10 * time.Minute) // of fake time
+		if len(downs) > 0 {
+			t.Fatalf("an idle line broke: %v", <-downs)
+		}
+		start := time.Now()
+		l.freeze()
+		if err := <-downs; !errors.Is(err, errSilent) {
+			t.Errorf("Down: %v, want %v", err, errSilent)
+		}
+		<-ups
+		if took := time.Since(start); took > 30*time.Second {
+			t.Errorf("it took %v to notice and to find a new way", took)
+		}
+		if _, err := c.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 5)
+		if _, err := io.ReadFull(s, buf); err != nil || string(buf) != "hello" {
+			t.Errorf("read %q, %v", buf, err)
+		}
+	})
+}
+
+// pipeListener is a listener in memory whose lines can be frozen: nothing comes through any more, and nobody knows.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+
+	mu    sync.Mutex
+	lines []*frozenConn
+}
+
+func newPipeListener() *pipeListener {
+	return &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (l *pipeListener) dial(ctx context.Context) (net.Conn, error) {
+	a, b := net.Pipe()
+	fa := &frozenConn{Conn: a, frozen: make(chan struct{}), closed: make(chan struct{})}
+	fb := &frozenConn{Conn: b, frozen: make(chan struct{}), closed: make(chan struct{})}
+	l.mu.Lock()
+	l.lines = append(l.lines, fa, fb)
+	l.mu.Unlock()
+	select {
+	case l.conns <- fb:
+		return fa, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// freeze freezes the lines there are.
+func (l *pipeListener) freeze() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.lines {
+		close(c.frozen)
+	}
+	l.lines = nil
+}
+
+// frozenConn is a net.Conn that stands still once frozen is closed.
+type frozenConn struct {
+	net.Conn
+	frozen, closed chan struct{}
+	once           sync.Once
+}
+
+func (c *frozenConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.stuck() {
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+func (c *frozenConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if c.stuck() {
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+// stuck waits for Close if the line is frozen.
+func (c *frozenConn) stuck() bool {
+	select {
+	case <-c.frozen:
+		<-c.closed
+		return true
+	default:
+		return false
+	}
+}
+
+func (c *frozenConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	select {
+	case <-c.frozen:
+		return nil // the other side doesn't hear of it
+	default:
+		return c.Conn.Close()
+	}
+}
+
+// TestListenerTakesOver gives a Conn a new transport while the old one seems to live.
+func TestListenerTakesOver(t *testing.T) {
+	t.Parallel()
+	c, s, ln := pair(t, testConfig(), testConfig())
+	// What the dialer does when it has lost its line, and the listener has not noticed.
+	ln.mu.Lock()
+	old := ln.ncs
+	ln.ncs = nil
+	ln.mu.Unlock()
+	c.drop(errors.New("the test wants another line"))
+	for _, nc := range old {
+		_ = nc.Close()
+	}
+	for _, ends := range [][2]*Conn{{c, s}, {s, c}} {
+		if _, err := ends[0].Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 5)
+		if _, err := io.ReadFull(ends[1], buf); err != nil || string(buf) != "hello" {
+			t.Errorf("read %q, %v", buf, err)
+		}
+	}
+}
+
+// TestListenerForgets answers a dialer whose session has ended.
+func TestListenerForgets(t *testing.T) {
+	t.Parallel()
+	c, s, ln := pair(t, testConfig(), testConfig())
+	ln.breakNow(true)
+	_ = s.Close()
+	ln.repair()
+	<-c.Done()
+	if !errors.Is(c.Err(), ErrUnknown) {
+		t.Errorf("the dialer ended with %v, want ErrUnknown", c.Err())
+	}
+}
+
+// TestListenerOneAtATime lets another dialer come while one is there, and when its line is cut.
+func TestListenerOneAtATime(t *testing.T) {
+	t.Parallel()
+	_, first, ln := pair(t, testConfig(), testConfig())
+	dial := func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "tcp", ln.addr) }
+	if _, err := Dial(t.Context(), dial, testConfig()); !errors.Is(err, ErrBusy) {
+		t.Errorf("a second dialer: %v, want ErrBusy", err)
+	}
+	ln.breakNow(true)
+	for { // until the listener has noticed
+		second, err := Dial(t.Context(), dial, testConfig())
+		if errors.Is(err, ErrBusy) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-first.Done()
+		_ = first.Close()
+		_ = second.Close()
+		return
+	}
+}
+
+// TestHeadroom writes beyond the buffer where nobody reads.
+func TestHeadroom(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig()
+	cfg.Buffer, cfg.Headroom = minBuffer, 1<<20
+	c, s, _ := pair(t, cfg, cfg)
+	data := make([]byte, minBuffer+1<<20)
+	if n, err := c.Write(data); n != len(data) || err != nil {
+		t.Errorf("wrote %d of %d bytes, %v", n, len(data), err)
+	}
+	if err := c.SetWriteDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Write(data); n == len(data) || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("wrote %d of %d bytes beyond the headroom, %v", n, len(data), err)
+	}
+	if err := c.SetWriteDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := c.WaitRoom(); err != nil {
+			t.Error("WaitRoom:", err)
+		}
+		_ = c.Close()
+	})
+	if n, err := io.Copy(io.Discard, s); n < int64(len(data)) || err != nil {
+		t.Errorf("%d bytes arrived, %v", n, err)
+	}
+	wg.Wait()
 }

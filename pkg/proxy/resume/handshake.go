@@ -158,10 +158,10 @@ func shakeAsDialer(nc net.Conn, token []byte, id sessionID, own position) (posit
 // shakeAsListener is the listener's handshake up to the answer: h.id and the dialer's position are known and proved.
 func shakeAsListener(nc net.Conn, token []byte) (*hello, position, error) {
 	h := &hello{nc: nc, token: token}
-	if err := h.greet(&h.listen, nil); err != nil {
+	if err := h.greeted(&h.dialer, h.id[:]); err != nil {
 		return nil, position{}, err
 	}
-	if err := h.greeted(&h.dialer, h.id[:]); err != nil {
+	if err := h.greet(&h.listen, nil); err != nil {
 		return nil, position{}, err
 	}
 	buf := make([]byte, positionSize+sha256.Size)
