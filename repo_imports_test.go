@@ -54,7 +54,7 @@ func importTable() map[string]edges {
 			banned: map[string]string{"github.com/spf13/": "a session knows no command line"},
 		},
 		"pkg/k8s": {
-			may: []string{"pkg/k8s/plan", "pkg/k8s/undo", "pkg/k8s/portforward", "pkg/doctor", "images"},
+			may: []string{"pkg/k8s/plan", "pkg/k8s/undo", "pkg/k8s/portforward", "pkg/k8s/ranges", "pkg/doctor", "images"},
 			banned: map[string]string{
 				"golang.org/x/crypto/ssh": "a cluster hands out streams; what runs over them is the tunnel's",
 				"gvisor.dev/":             "a cluster hands out streams; packets are the engine's",
@@ -67,6 +67,7 @@ func importTable() map[string]edges {
 		"pkg/k8s/undo": {banned: map[string]string{
 			".": "client, guard and leave run the same restore: standard library only",
 		}},
+		"pkg/k8s/ranges":      {banned: map[string]string{"golang.org/x/crypto/ssh": "addresses are asked for, not reached"}},
 		"pkg/k8s/portforward": {banned: map[string]string{"golang.org/x/crypto/ssh": "a port-forward is a stream; what runs over it is the tunnel's"}},
 		"pkg/proxy": {
 			may: []string{"pkg/proxy/resume", "pkg/proxy/gate"},

@@ -31,6 +31,7 @@ import (
 
 	"github.com/telepresence/telepresence/pkg/k8s/plan"
 	"github.com/telepresence/telepresence/pkg/k8s/portforward"
+	"github.com/telepresence/telepresence/pkg/k8s/ranges"
 )
 
 // Tell shows the user one line: no prefix, no capital, no full stop. It may be called from several goroutines.
@@ -162,6 +163,21 @@ func (c *Cluster) PortForward(ctx context.Context, pod string, port plan.Port) (
 
 func (c *Cluster) portForwardURL(pod string) *url.URL {
 	return c.core.CoreV1().RESTClient().Get().Resource("pods").Namespace(c.namespace).Name(pod).SubResource("portforward").URL()
+}
+
+// Ranges are the addresses of a cluster's pods and services.
+type Ranges = ranges.Ranges
+
+// Ranges finds the cluster's ranges, as ranges.Find does.
+func (c *Cluster) Ranges(ctx context.Context) (Ranges, error) {
+	r, err := ranges.Find(ctx, c.core, c.Server(), c.namespace)
+	if err == nil && len(r.Pods) == 0 && len(r.Services) == 0 {
+		err = &trouble{
+			what: fmt.Sprintf("the ranges of the cluster's addresses are not to be found: nothing that has one may be seen in namespace %q", c.namespace),
+			hint: "name them with --also-proxy",
+		}
+	}
+	return r, err
 }
 
 // Contexts lists the names of the kubeconfig's contexts, in order.

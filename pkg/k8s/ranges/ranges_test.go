@@ -1,14 +1,17 @@
-package k8s
+package ranges
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 )
 
 func TestTidy(t *testing.T) {
@@ -52,28 +55,29 @@ func TestAddrs(t *testing.T) {
 	}
 }
 
-// TestRangesOfOneNamespace asks as a user who may see neither nodes nor ServiceCIDRs.
-func TestRangesOfOneNamespace(t *testing.T) {
+// TestFindInOneNamespace asks as a user who may see neither nodes nor ServiceCIDRs.
+func TestFindInOneNamespace(t *testing.T) {
 	t.Parallel()
-	s, c := startAPIServer(t)
-	s.put(t, podPath+"web", &corev1.Pod{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: metav1.ObjectMeta{Name: "web"},
-		Status: corev1.PodStatus{PodIPs: []corev1.PodIP{{IP: "10.244.1.7"}}},
-	})
-	s.put(t, podPath+"on-node", &corev1.Pod{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: metav1.ObjectMeta{Name: "on-node"},
-		Spec: corev1.PodSpec{HostNetwork: true}, Status: corev1.PodStatus{PodIPs: []corev1.PodIP{{IP: "192.168.1.2"}}},
-	})
-	s.refuse = func(method, path string) (int, string) {
-		switch {
-		case path == "/api/v1/nodes", path == "/apis/networking.k8s.io/v1/servicecidrs":
-			return 403, "forbidden"
-		case method == "POST":
-			return 422, fmt.Sprintf("Service %q is invalid: spec.clusterIPs: Invalid value: [\"192.0.2.1\"]: failed to allocate IP 192.0.2.1: the provided IP (192.0.2.1) is not in the valid range. The range of valid IPs is 10.96.0.0/12", "x")
-		}
-		return 0, ""
+	refusal := "spec.clusterIPs: Invalid value: failed to allocate IP 192.0.2.1: the provided IP is not in the valid range. The range of valid IPs is 10.96.0.0/12"
+	client := fake.NewClientset(
+		&corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "ns"},
+			Status:     corev1.PodStatus{PodIPs: []corev1.PodIP{{IP: "10.244.1.7"}}, HostIPs: []corev1.HostIP{{IP: "192.168.1.2"}}},
+		},
+		&corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "on-node", Namespace: "ns"},
+			Spec:       corev1.PodSpec{HostNetwork: true}, Status: corev1.PodStatus{PodIPs: []corev1.PodIP{{IP: "192.168.1.2"}}},
+		},
+	)
+	forbidden := func(action clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewForbidden(action.GetResource().GroupResource(), "", nil)
 	}
-	got, err := c.Ranges(t.Context())
+	client.PrependReactor("list", "nodes", forbidden)
+	client.PrependReactor("list", "servicecidrs", forbidden)
+	client.PrependReactor("create", "services", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewBadRequest(refusal)
+	})
+	got, err := Find(t.Context(), client, "https://10.0.0.1:6443", "ns")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,16 +1,17 @@
-package k8s
+// Package ranges finds which addresses are a cluster's pods' and services', with the rights that a user of one namespace has.
+package ranges
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
+	"sync"
 
-	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 )
 
 // Ranges are the addresses of a cluster.
@@ -19,64 +20,60 @@ type Ranges struct {
 	Services []netip.Prefix `json:"services"`
 }
 
-// Ranges finds the cluster's ranges. Who may not ask for them gets those that what may be seen points at: the API server tells the services'
-// when it refuses an address outside of them, and pods show theirs. Ranges that are guessed from pods are as wide as clusters usually have them,
-// /16 and /56, but hold neither the nodes, the API server nor a service; a cluster that is spread wider needs --also-proxy.
-func (c *Cluster) Ranges(ctx context.Context) (Ranges, error) {
+// Find finds the cluster's ranges; server is the API server's URL. Who may not ask for them gets those that what may be seen in the namespace points
+// at: the API server tells the services' when it refuses an address outside of them, and pods show theirs. Ranges that are guessed from pods are as
+// wide as clusters usually have them, /16 and /56, but hold neither the nodes, the API server nor a service. What is not found is left empty; the only
+// error is the end of ctx.
+func Find(ctx context.Context, client kubernetes.Interface, server, namespace string) (Ranges, error) {
+	f := finder{client: client, server: serverAddr(server), namespace: namespace}
 	var r Ranges
 	var nodes []corev1.Node
-	var seen []netip.Addr
-	avoid := c.serverAddr()
-	reads, readCtx := errgroup.WithContext(ctx)
-	reads.Go(func() error { r.Services = c.serviceRanges(readCtx); return nil })
-	reads.Go(func() error {
-		namespace := c.namespace
-		if list, err := c.core.CoreV1().Nodes().List(readCtx, metav1.ListOptions{}); err == nil {
+	var seen, hosts []netip.Addr
+	var reads sync.WaitGroup
+	reads.Go(func() { r.Services = f.services(ctx) })
+	reads.Go(func() {
+		if list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{}); err == nil {
 			nodes, namespace = list.Items, metav1.NamespaceAll
 		}
-		var hosts []netip.Addr
-		seen, hosts = c.podAddrs(readCtx, namespace)
-		avoid = append(avoid, hosts...)
-		return nil
+		seen, hosts = f.pods(ctx, namespace)
 	})
-	if err := reads.Wait(); err != nil {
-		return Ranges{}, err
-	}
+	reads.Wait()
 	if ctx.Err() != nil {
 		return Ranges{}, ctx.Err()
 	}
-	r.Pods = podRanges(nodes, seen, append(single(avoid), r.Services...))
-	if len(r.Pods) == 0 && len(r.Services) == 0 {
-		return Ranges{}, &trouble{
-			what: fmt.Sprintf("the ranges of the cluster's addresses are not to be found: nothing that has one may be seen in namespace %q", c.namespace),
-			hint: "name them with --also-proxy",
-		}
-	}
+	r.Pods = podRanges(nodes, seen, slices.Concat(single(f.server), single(hosts), r.Services))
 	return r, nil
 }
 
+// finder is who asks.
+type finder struct {
+	client    kubernetes.Interface
+	server    []netip.Addr
+	namespace string
+}
+
 // serverAddr is the API server's address, where the kubeconfig has one.
-func (c *Cluster) serverAddr() []netip.Addr {
-	u, err := url.Parse(c.Server())
+func serverAddr(server string) []netip.Addr {
+	u, err := url.Parse(server)
 	if err != nil {
 		return nil
 	}
 	return addrs([]string{u.Hostname()})
 }
 
-// serviceRanges are the services', from what is most exact to what is least.
-func (c *Cluster) serviceRanges(ctx context.Context) []netip.Prefix {
-	if list, err := c.core.NetworkingV1().ServiceCIDRs().List(ctx, metav1.ListOptions{}); err == nil && len(list.Items) > 0 {
+// services are the services', from what is most exact to what is least.
+func (f finder) services(ctx context.Context) []netip.Prefix {
+	if list, err := f.client.NetworkingV1().ServiceCIDRs().List(ctx, metav1.ListOptions{}); err == nil && len(list.Items) > 0 {
 		var found []netip.Prefix
 		for i := range list.Items {
 			found = append(found, prefixes(list.Items[i].Spec.CIDRs)...)
 		}
 		return tidy(found)
 	}
-	if found := c.rangesByRefusal(ctx); len(found) > 0 {
+	if found := f.byRefusal(ctx); len(found) > 0 {
 		return found
 	}
-	list, err := c.core.CoreV1().Services(c.namespace).List(ctx, metav1.ListOptions{})
+	list, err := f.client.CoreV1().Services(f.namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil
 	}
@@ -86,18 +83,18 @@ func (c *Cluster) serviceRanges(ctx context.Context) []netip.Prefix {
 	}
 	var found []netip.Prefix
 	for _, a := range seen {
-		found = append(found, widened(a, single(c.serverAddr())))
+		found = append(found, widened(a, single(f.server)))
 	}
 	return tidy(found)
 }
 
 var validRange = regexp.MustCompile(`range of valid IPs is ([0-9a-fA-F.:/]+)`)
 
-// rangesByRefusal asks, without changing anything, for a service at an address that no cluster has: the refusal names the range.
-func (c *Cluster) rangesByRefusal(ctx context.Context) []netip.Prefix {
+// byRefusal asks, without changing anything, for a service at an address that no cluster has: the refusal names the range.
+func (f finder) byRefusal(ctx context.Context) []netip.Prefix {
 	var found []netip.Prefix
 	for family, nobodys := range map[corev1.IPFamily]string{corev1.IPv4Protocol: "192.0.2.1", corev1.IPv6Protocol: "2001:db8::1"} {
-		_, err := c.core.CoreV1().Services(c.namespace).Create(ctx, &corev1.Service{
+		_, err := f.client.CoreV1().Services(f.namespace).Create(ctx, &corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{GenerateName: "telepresence-ask-"},
 			Spec: corev1.ServiceSpec{
 				ClusterIP: nobodys, IPFamilies: []corev1.IPFamily{family}, Ports: []corev1.ServicePort{{Port: 1}},
@@ -151,9 +148,9 @@ func single(list []netip.Addr) []netip.Prefix {
 	return found
 }
 
-// podAddrs are the addresses of the pods in a namespace, but those that are their node's, and the nodes'.
-func (c *Cluster) podAddrs(ctx context.Context, namespace string) (seen, hosts []netip.Addr) {
-	list, err := c.core.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+// pods are the addresses of the pods in a namespace, but those that are their node's, and the nodes'.
+func (f finder) pods(ctx context.Context, namespace string) (seen, hosts []netip.Addr) {
+	list, err := f.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, nil
 	}
