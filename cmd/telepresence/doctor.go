@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/telepresence/telepresence/pkg/doctor"
 	"github.com/telepresence/telepresence/pkg/k8s"
 	"github.com/telepresence/telepresence/pkg/mount"
 	"github.com/telepresence/telepresence/pkg/vpn/sandbox"
@@ -24,8 +26,13 @@ func (p *program) newDoctorCmd() *cobra.Command {
 
 // checkGroups collects the checks of the packages that do the work.
 func (p *program) checkGroups() []checkGroup {
+	cluster, rights := k8s.Checks(p.clusterConfig()), []doctor.Check(nil)
+	if i := slices.IndexFunc(cluster, func(c doctor.Check) bool { return strings.HasPrefix(c.Name, "right to ") }); i >= 0 {
+		cluster, rights = cluster[:i], cluster[i:]
+	}
 	return []checkGroup{
-		{title: "the cluster", must: true, checks: k8s.Checks(p.clusterConfig())},
+		{title: "the cluster", must: true, checks: cluster},
+		{title: "rights in the namespace, and the way to its pods", checks: rights}, // not every session needs all
 		{title: "--method inject-tcp", method: true, checks: sandbox.Checks()},
 		{title: "the pod's files (--mount)", checks: mount.Checks()},
 	}

@@ -161,7 +161,8 @@ func (c *Cluster) anyPod(ctx context.Context) string {
 
 // answered takes the answer that the pod is not there for one that a port-forward is possible.
 func (c *Cluster) answered(err error) (string, error) {
-	if apierrors.IsNotFound(err) {
+	// Over WebSocket the server's answer comes as the text of a failed upgrade.
+	if apierrors.IsNotFound(err) || err != nil && strings.Contains(err.Error(), `"`+nobody+`" not found`) {
 		return "as far as can be told without a running pod", nil
 	}
 	return "", c.explain("", err)
