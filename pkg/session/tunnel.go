@@ -6,11 +6,15 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/telepresence/telepresence/pkg/proxy"
 	"github.com/telepresence/telepresence/pkg/vpn"
 	"github.com/telepresence/telepresence/pkg/vpn/resolver"
 )
+
+// How long the agent has to answer when the session ends.
+const answerWithin = 5 * time.Second
 
 // openTunnel connects to the agent in the proxy pod, and has it noticed when the
 // tunnel is lost for good.
@@ -41,7 +45,9 @@ func (s *session) closeTunnel(ctx context.Context) error {
 	if s.tunnel == nil {
 		return nil
 	}
-	if err := s.tunnel.Goodbye(ctx); err != nil {
+	farewell, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	if err := s.tunnel.Goodbye(farewell); err != nil {
 		s.o.Log.Info("saying goodbye to the agent", "err", err)
 	}
 	err := s.tunnel.Close()
@@ -107,7 +113,23 @@ func (s *session) serve(ctx context.Context) error {
 	return nil
 }
 
-func (s *session) stopServing(context.Context) error {
+// stopServing takes the listeners away. The agent is asked to do so, and may have
+// gone with its pod, as after telepresence leave: a tunnel that doesn't answer is
+// closed, since whoever ends a session doesn't wait for it to come back.
+func (s *session) stopServing(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel()
+	stopped := make(chan struct{})
+	defer close(stopped)
+	beside.Go(func() {
+		select {
+		case <-stopped:
+		case <-ctx.Done():
+			_ = s.tunnel.Close()
+		}
+	})
 	for _, stop := range s.stopInbound {
 		stop()
 	}
