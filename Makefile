@@ -87,7 +87,8 @@ test-cluster: ## start, grow, break and stop a cluster, and look for what it lea
 
 .PHONY: test-e2e
 test-e2e: build sample-app ## the scripts of test/e2e on the cluster that runs, or on KUBECONFIG's
-	@E2E=required go test -count=1 -timeout 30m -parallel 3 ./test/e2e/...
+	@test/docker/docker start; eval "$$(test/docker/docker env)"; docker load --quiet --input bin/app.tar; \
+	E2E=required go test -count=1 -timeout 30m -parallel 3 ./test/e2e/...
 
 ##@ cluster
 
@@ -107,6 +108,7 @@ cluster-stop: ## stop the cluster in .cluster and leave nothing behind
 # After a run of steps, also one that was broken off.
 .PHONY: cluster-end
 cluster-end:
+	@test/docker/docker stop
 ifdef KUBECONFIG
 else ifneq ($(KEEP),)
 	@echo "the cluster goes on; make cluster-stop ends it"

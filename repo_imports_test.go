@@ -97,7 +97,7 @@ func importTable() map[string]edges {
 			banned: map[string]string{"gvisor.dev/": "what runs as root links no network stack", "k8s.io/": noTunnel},
 		},
 		"pkg/dockerrun": {
-			may:    []string{"images", "pkg/doctor"},
+			may:    []string{"images", "pkg/doctor", "pkg/process", "pkg/listening", "pkg/vpn/tun"},
 			banned: map[string]string{"gvisor.dev/": "the helper starts our binary; what that is, is the session's", "k8s.io/": noTunnel},
 		},
 		"pkg/mount":  {may: []string{"pkg/doctor"}, banned: map[string]string{"k8s.io/": leafReason}},

@@ -5,6 +5,7 @@ package images
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -67,6 +68,8 @@ type Spec struct {
 	Entrypoint, Env []string
 	// Labels are the image's.
 	Labels map[string]string
+	// Hasty says that the image is made and used on one machine: it is compressed little.
+	Hasty bool
 }
 
 // Build makes an image. The same Spec gives the same bytes: nothing in it is of now.
@@ -80,7 +83,7 @@ func Build(spec Spec) (v1.Image, error) {
 	}
 	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(content)), nil
-	}, tarball.WithCompressionLevel(9), tarball.WithMediaType(types.OCILayer))
+	}, tarball.WithCompressionLevel(spec.compression()), tarball.WithMediaType(types.OCILayer))
 	if err != nil {
 		return nil, err
 	}
@@ -97,6 +100,13 @@ func Build(spec Spec) (v1.Image, error) {
 	cfg.Architecture, cfg.OS = spec.Architecture, "linux"
 	cfg.Config = v1.Config{Entrypoint: spec.Entrypoint, Env: spec.Env, Labels: spec.Labels}
 	return mutate.ConfigFile(img, cfg)
+}
+
+func (s Spec) compression() int {
+	if s.Hasty {
+		return gzip.BestSpeed
+	}
+	return gzip.BestCompression
 }
 
 // layer is the tar of files, each parent directory before what lies in it.

@@ -20,10 +20,10 @@ import (
 var version = "dev"
 
 func main() {
-	if code, ok := reexec(os.Args[1:]); ok {
+	streams := streams{os.Stdin, os.Stdout, os.Stderr}
+	if code, ok := reexec(os.Args[1:], streams); ok {
 		os.Exit(code)
 	}
-	streams := streams{os.Stdin, os.Stdout, os.Stderr}
 	name, args := programName(os.Args[0]), os.Args[1:]
 	if strings.HasPrefix(filepath.Base(os.Args[0]), "kubectl_complete-") { // how kubectl asks a plugin for completions
 		args = append([]string{cobra.ShellCompRequestCmd}, args...)

@@ -26,6 +26,8 @@ func (s *session) choosePlace(ctx context.Context) error {
 		}
 	}
 	switch s.o.Method {
+	case MethodContainer:
+		s.place = &inContainer{session: s}
 	case MethodVPNTCP:
 		s.place = &onMachine{session: s}
 	case MethodInjectTCP:
@@ -38,9 +40,13 @@ func (s *session) choosePlace(ctx context.Context) error {
 	return s.place.check(ctx)
 }
 
-// chooseMethod takes the sandbox where the machine can make one, or else the
-// whole machine.
+// chooseMethod takes the method that the user's options allow: a container's, or
+// the sandbox where the machine can make one, or else the whole machine.
 func (s *session) chooseMethod(ctx context.Context) error {
+	if len(s.o.Docker) > 0 {
+		s.place = &inContainer{session: s}
+		return s.place.check(ctx)
+	}
 	s.place = &inSandbox{session: s}
 	err := s.place.check(ctx)
 	if err == nil {

@@ -8,7 +8,7 @@ import (
 // command is what to run, and the variables that go with it: the user's words,
 // or an interactive shell whose prompt names the context.
 func (s *session) command() (words []string, variables map[string]string) {
-	if len(s.o.Command) > 0 {
+	if len(s.o.Command) > 0 || len(s.o.Docker) > 0 {
 		return s.o.Command, nil
 	}
 	shell := os.Getenv("SHELL")

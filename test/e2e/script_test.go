@@ -64,6 +64,7 @@ func (c *cluster) setup(env *testscript.Env) error {
 	for name, value := range map[string]string{
 		"KUBECONFIG": kubeconfig, "NAMESPACE": namespace, "HOME": home, "APP_IMAGE": c.appImage,
 		"PATH": c.path, "SHELL": "/bin/sh", "TERM": "dumb",
+		"DOCKER_HOST": os.Getenv("DOCKER_HOST"),
 	} {
 		env.Setenv(name, value)
 	}
@@ -97,7 +98,7 @@ func (s *script) runInput(
 func (s *script) environ(ts *testscript.TestScript) []string {
 	var environ []string
 	for _, name := range []string{
-		"PATH", "HOME", "KUBECONFIG", "NAMESPACE", "APP_IMAGE", "SHELL", "TERM", "WORK", "TMPDIR", "GOCOVERDIR",
+		"PATH", "HOME", "KUBECONFIG", "NAMESPACE", "APP_IMAGE", "SHELL", "TERM", "WORK", "TMPDIR", "GOCOVERDIR", "DOCKER_HOST",
 	} {
 		if value := ts.Getenv(name); value != "" {
 			environ = append(environ, name+"="+value)
