@@ -14,6 +14,9 @@ var packages = []struct{ name, program string }{
 	{"containerd", "containerd"}, {"runc", "runc"}, {"containernetworking-plugins", "/usr/lib/cni/bridge"},
 	{"iptables", "iptables"}, {"conntrack", "conntrack"}, {"etcd-server", "etcd"}, {"iproute2", "ip"},
 	{"util-linux", "nsenter"}, {"mount", "mount"}, {"procps", "pkill"},
+	// Of the tests alone: an engine for --docker-run, FUSE for the pod's files,
+	// clients that are not written in Go, and a way into a network namespace.
+	{"docker.io", "dockerd"}, {"fuse3", "fusermount3"}, {"curl", "curl"}, {"socat", "socat"},
 }
 
 // missing are the packages whose program is not there.
