@@ -53,6 +53,12 @@ func (l *line) breakNow(cut bool) {
 	l.ncs = nil
 }
 
+func (l *line) repair() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cut = false
+}
+
 func testConfig() Config {
 	return Config{Token: []byte("0123456789abcdef"), Grace: time.Minute}
 }
