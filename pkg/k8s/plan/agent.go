@@ -10,8 +10,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// leastMemory is what the agent needs to live.
-var leastMemory = resource.MustParse("16Mi")
+// leastMemory is what the agent needs to live. It is made anew each time: a
+// Quantity that is printed writes into itself.
+func leastMemory() resource.Quantity { return resource.MustParse("16Mi") }
 
 // nobody is the user whom the agent runs as where it may not be root and nothing
 // says who it is: its image names no user.
@@ -41,30 +42,31 @@ func (p *Plan) asAgent(c *corev1.Container, r Request) {
 // or the namespace's default. A request that was the limit goes along: the pod's
 // quality of service depends on it.
 func (p *Plan) giveMemory(c *corev1.Container, ranges []corev1.LimitRange) error {
-	if least := maxOf(ranges, corev1.ResourceMemory); least != nil && least.Cmp(leastMemory) < 0 {
+	needed := leastMemory()
+	if least := maxOf(ranges, corev1.ResourceMemory); least != nil && least.Cmp(needed) < 0 {
 		return &Refusal{
-			Reason: fmt.Sprintf("a container in namespace %s may use %s of memory at most, and the proxy needs %s", p.Namespace, least, &leastMemory),
+			Reason: fmt.Sprintf("a container in namespace %s may use %s of memory at most, and the proxy needs %s", p.Namespace, least, &needed),
 			Fix:    "raise the maximum of the namespace's limit range",
 		}
 	}
 	if all := p.Pod.Spec.Resources; all != nil {
-		if limit, ok := all.Limits[corev1.ResourceMemory]; ok && limit.Cmp(leastMemory) < 0 {
-			return &Refusal{Reason: fmt.Sprintf("the pod may use %s of memory, and the proxy alone needs %s", &limit, &leastMemory)}
+		if limit, ok := all.Limits[corev1.ResourceMemory]; ok && limit.Cmp(needed) < 0 {
+			return &Refusal{Reason: fmt.Sprintf("the pod may use %s of memory, and the proxy alone needs %s", &limit, &needed)}
 		}
 	}
 	limit, ok := limited(*c, corev1.ResourceMemory, ranges)
-	if !ok || limit.Cmp(leastMemory) >= 0 {
+	if !ok || limit.Cmp(needed) >= 0 {
 		return nil
 	}
 	if request, ok := c.Resources.Requests[corev1.ResourceMemory]; ok && request.Cmp(limit) == 0 {
 		c.Resources.Requests = maps.Clone(c.Resources.Requests)
-		c.Resources.Requests[corev1.ResourceMemory] = leastMemory
+		c.Resources.Requests[corev1.ResourceMemory] = needed
 	}
 	limits := make(corev1.ResourceList, len(c.Resources.Limits)+1)
 	maps.Copy(limits, c.Resources.Limits)
-	limits[corev1.ResourceMemory] = leastMemory
+	limits[corev1.ResourceMemory] = needed
 	c.Resources.Limits = limits
-	p.warnf("container %s may use %s of memory: the proxy needs %s, and gets it", c.Name, &limit, &leastMemory)
+	p.warnf("container %s may use %s of memory: the proxy needs %s, and gets it", c.Name, &limit, &needed)
 	return nil
 }
 

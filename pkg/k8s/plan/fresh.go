@@ -43,7 +43,7 @@ func freshPod(s Snapshot, r Request) *corev1.Pod {
 // namespace lets a container ask for. A limit there is only where a quota wants
 // one and no default gives it.
 func freshResources(s Snapshot) corev1.ResourceRequirements {
-	requests := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: leastMemory}
+	requests := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: leastMemory()}
 	for _, lr := range s.LimitRanges {
 		for _, item := range lr.Spec.Limits {
 			for name, has := range requests {

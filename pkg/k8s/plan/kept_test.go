@@ -82,7 +82,7 @@ func withoutProgram(c *corev1.Container) {
 	if len(c.VolumeMounts) == 0 {
 		c.VolumeMounts = nil
 	}
-	if limit := c.Resources.Limits.Memory(); limit.Cmp(leastMemory) <= 0 {
+	if limit := c.Resources.Limits.Memory(); limit.Cmp(leastMemory()) <= 0 {
 		delete(c.Resources.Limits, corev1.ResourceMemory)
 		delete(c.Resources.Requests, corev1.ResourceMemory)
 	}
