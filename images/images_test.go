@@ -3,6 +3,7 @@ package images
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -82,7 +83,7 @@ func TestBuild(t *testing.T) {
 	var got []string
 	for tr := tar.NewReader(r); ; {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -171,7 +172,7 @@ func TestArchiveAsOCI(t *testing.T) {
 	dir := t.TempDir()
 	for tr := tar.NewReader(bytes.NewReader(archiveOf(t, ref, testSpec("amd64"), testSpec("arm64")))); ; {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -60,7 +60,7 @@ func (pc *packetConn) WriteTo(p []byte, addr net.Addr) (int, error) {
 	if len(p) > maxDatagram {
 		return 0, pc.flow.opError("write", syscall.EMSGSIZE)
 	}
-	name := appendAddr(nil, to.AddrPort())
+	name := marshalAddr(to.AddrPort())
 	frame := make([]byte, 0, 2+len(name)+len(p))
 	frame = binary.BigEndian.AppendUint16(frame, uint16(len(name)+len(p)))
 	if err := pc.flow.writeFrame(append(append(frame, name...), p...)); err != nil {

@@ -201,7 +201,7 @@ func (r *udpRelay) fromPod() {
 		}
 		var errno syscall.Errno
 		if errors.As(err, &errno) && !errors.Is(err, net.ErrClosed) {
-			err = r.write(appendDatagramError(nil, errnoName(errno)))
+			err = r.write(datagramErrorFrame(errnoName(errno)))
 		}
 		if err != nil {
 			return
@@ -226,7 +226,7 @@ func (r *udpRelay) forward() error {
 	}
 	frame := (*buf)[maxDatagram:maxDatagram]
 	if r.named {
-		name := appendAddr(nil, netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()))
+		name := marshalAddr(netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()))
 		frame = binary.BigEndian.AppendUint16(frame, uint16(len(name)+n))
 		frame = append(append(frame, name...), body[:n]...)
 	} else {
@@ -273,7 +273,7 @@ func (r *udpRelay) toPod() {
 			if !errors.As(err, &errno) {
 				return
 			}
-			if r.write(appendDatagramError(nil, errnoName(errno))) != nil {
+			if r.write(datagramErrorFrame(errnoName(errno))) != nil {
 				return
 			}
 		}

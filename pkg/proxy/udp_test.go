@@ -144,7 +144,7 @@ func TestListenUDP(t *testing.T) {
 
 func FuzzReadDatagram(f *testing.F) {
 	f.Add(appendDatagram(nil, []byte("hello")))
-	f.Add(appendDatagramError(nil, "ECONNREFUSED"))
+	f.Add(datagramErrorFrame("ECONNREFUSED"))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, wire []byte) {
 		r := bytes.NewReader(wire)
@@ -158,7 +158,7 @@ func FuzzReadDatagram(f *testing.F) {
 		used := wire[:len(wire)-r.Len()]
 		again := appendDatagram(nil, p)
 		if len(wire) > 1 && wire[0] == 0xff && wire[1] == 0xff {
-			again = appendDatagramError(nil, name)
+			again = datagramErrorFrame(name)
 		}
 		if !bytes.Equal(again, used) {
 			t.Errorf("%x was read as %x, %q, which is written as %x", used, p, name, again)
@@ -167,14 +167,14 @@ func FuzzReadDatagram(f *testing.F) {
 }
 
 func FuzzCutAddr(f *testing.F) {
-	f.Add(appendAddr(nil, netip.MustParseAddrPort("192.0.2.1:53")))
-	f.Add(appendAddr(nil, netip.MustParseAddrPort("[2001:db8::1%eth0]:53")))
+	f.Add(marshalAddr(netip.MustParseAddrPort("192.0.2.1:53")))
+	f.Add(marshalAddr(netip.MustParseAddrPort("[2001:db8::1%eth0]:53")))
 	f.Fuzz(func(t *testing.T, wire []byte) {
 		a, rest, err := cutAddr(wire)
 		if err != nil {
 			return
 		}
-		b, rest2, err := cutAddr(append(appendAddr(nil, a), rest...))
+		b, rest2, err := cutAddr(append(marshalAddr(a), rest...))
 		if err != nil || a != b || !bytes.Equal(rest, rest2) {
 			t.Errorf("%x is %v and %x, and written again %v and %x, %v", wire, a, rest, b, rest2, err)
 		}

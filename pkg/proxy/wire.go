@@ -113,10 +113,9 @@ func appendDatagram(b, p []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(p))), p...)
 }
 
-// appendDatagramError appends an errno name in its frame.
-func appendDatagramError(b []byte, name string) []byte {
-	b = binary.BigEndian.AppendUint16(b, datagramError)
-	return appendDatagram(b, []byte(name))
+// datagramErrorFrame is an errno name in its frame.
+func datagramErrorFrame(name string) []byte {
+	return appendDatagram(binary.BigEndian.AppendUint16(nil, datagramError), []byte(name))
 }
 
 // readDatagram reads the next datagram, into buf if it fits. What came instead of a datagram is reported as name.
@@ -152,13 +151,13 @@ func readLength(r io.Reader) (int, error) {
 	return int(binary.BigEndian.Uint16(b[:])), nil
 }
 
-// appendAddr appends an address and a port: a length, the address in binary form, the port.
-func appendAddr(b []byte, a netip.AddrPort) []byte {
+// marshalAddr is an address and a port before a datagram: a length, the address in binary form, the port.
+func marshalAddr(a netip.AddrPort) []byte {
 	raw, _ := a.MarshalBinary() // never fails
-	return append(append(b, byte(len(raw))), raw...)
+	return append([]byte{byte(len(raw))}, raw...)
 }
 
-// cutAddr is the reverse of appendAddr; it returns what follows.
+// cutAddr is the reverse of marshalAddr; it returns what follows.
 func cutAddr(b []byte) (netip.AddrPort, []byte, error) {
 	var a netip.AddrPort
 	if len(b) == 0 || len(b) < 1+int(b[0]) {
