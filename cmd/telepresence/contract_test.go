@@ -15,7 +15,7 @@ func TestContract(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	row := regexp.MustCompile("(?m)^\\| (.*) \\| .*\\]\\(\\.\\./.*\\) *.*\\|$")
+	row := regexp.MustCompile(`(?m)^\| (.*) \| .*\]\(\.\./.*\) *.*\|$`)
 	held := map[string]bool{}
 	for _, m := range row.FindAllStringSubmatch(string(text), -1) {
 		for option := range strings.SplitSeq(m[1], ", ") {

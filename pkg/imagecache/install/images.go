@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	reference "github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -27,7 +28,7 @@ type Forward func(ctx context.Context, namespace, pod string, port uint16) (net.
 // Push sends an image to one node, from which the others take it, and notes it
 // under its reference, HOST/NAME:TAG.
 func (c *Cache) Push(ctx context.Context, ref string, img v1.Image, tell func(string)) error {
-	repo, _, err := split(ref)
+	repo, ref, err := whole(ref)
 	if err != nil {
 		return err
 	}
@@ -54,13 +55,19 @@ func (c *Cache) Push(ctx context.Context, ref string, img v1.Image, tell func(st
 	return c.note(ctx, ref, repo+"@"+digest)
 }
 
-// split is a reference's repository and tag, both of which it must have.
-func split(ref string) (repo, tag string, err error) {
-	i := strings.LastIndex(ref, ":")
-	if i < 0 || strings.Contains(ref[i:], "/") || !strings.Contains(ref, "/") {
-		return "", "", fmt.Errorf("%q is not HOST/NAME:TAG", ref)
+// whole is a reference as all parts of it say it, HOST/NAME:TAG, and its
+// repository: "telepresence/agent:1" means Docker Hub's.
+func whole(ref string) (repo, full string, err error) {
+	tag, err := reference.NewTag(ref)
+	if err != nil {
+		return "", "", fmt.Errorf("%q is not HOST/NAME:TAG: %w", ref, err)
 	}
-	return ref[:i], ref[i+1:], nil
+	host := tag.RegistryStr()
+	if host == reference.DefaultRegistry {
+		host = "docker.io"
+	}
+	repo = host + "/" + tag.RepositoryStr()
+	return repo, repo + ":" + tag.TagStr(), nil
 }
 
 // ready are the nodes' pods that serve.
@@ -173,12 +180,24 @@ func (c *Cache) note(ctx context.Context, ref, pinned string) error {
 		now.Data = make(map[string]string)
 	}
 	now.Data[key(ref)] = pinned
-	return ensure(ctx, "configmap", maps, now)
+	if now.ResourceVersion == "" {
+		_, err = maps.Create(ctx, now, metav1.CreateOptions{})
+	} else {
+		_, err = maps.Update(ctx, now, metav1.UpdateOptions{})
+	}
+	if err != nil {
+		return fmt.Errorf("noting that the cache has %s: %w", ref, err)
+	}
+	return nil
 }
 
 // Lookup is the name under which every node pulls an image from its own cache,
 // or why it can't.
 func (c *Cache) Lookup(ctx context.Context, ref string) (string, error) {
+	_, ref, err := whole(ref)
+	if err != nil {
+		return "", err
+	}
 	set, err := c.client.AppsV1().DaemonSets(Namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
 		return "", errNotEnabled
