@@ -8,9 +8,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/telepresence/telepresence/pkg/dockerrun"
 	"github.com/telepresence/telepresence/pkg/doctor"
 	"github.com/telepresence/telepresence/pkg/k8s"
 	"github.com/telepresence/telepresence/pkg/mount"
+	"github.com/telepresence/telepresence/pkg/vpn/host"
 	"github.com/telepresence/telepresence/pkg/vpn/sandbox"
 )
 
@@ -34,6 +36,8 @@ func (p *program) checkGroups() []checkGroup {
 		{title: "the cluster", must: true, checks: cluster},
 		{title: "rights in the namespace, and the way to its pods", checks: rights}, // not every session needs all
 		{title: "--method inject-tcp", method: true, checks: sandbox.Checks()},
+		{title: "--method vpn-tcp", method: true, checks: host.Checks()},
+		{title: "--docker-run", method: true, checks: dockerrun.Checks()},
 		{title: "the pod's files (--mount)", checks: mount.Checks()},
 	}
 }

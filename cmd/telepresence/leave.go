@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/telepresence/telepresence/pkg/dockerrun"
 	"github.com/telepresence/telepresence/pkg/k8s"
 )
 
@@ -59,6 +62,7 @@ func (p *program) runLeave(ctx context.Context, name string) error {
 		}
 		left = append(left, s)
 	}
+	p.sweep(ctx)
 	if p.settings.output == "json" {
 		errs = append(errs, p.resultJSON(left))
 	} else if len(chosen) == 0 {
@@ -81,6 +85,24 @@ func (p *program) leave(ctx context.Context, c cluster, s k8s.Session) error {
 	}
 	p.ui.Tell(s.Workload + " is back as it was")
 	return nil
+}
+
+// sweepPatience is how long docker has for what a session has left in it.
+const sweepPatience = 20 * time.Second
+
+// sweepDocker removes the containers of this machine's sessions that were
+// killed. Where there is no docker there are none.
+func (p *program) sweepDocker(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, sweepPatience)
+	defer cancel()
+	engine, err := dockerrun.Connect(ctx, dockerrun.ConnectConfig{CLI: "docker", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return
+	}
+	defer engine.Close()
+	if err := engine.Sweep(ctx); err != nil {
+		p.ui.Warn(err.Error())
+	}
 }
 
 // workloads names those that sessions are on.

@@ -30,14 +30,17 @@ type program struct {
 	connect        func(k8s.Config) (cluster, error)
 	connectCache   func(k8s.Config) (imageCache, error)
 	currentContext func() string
+	sweep          func(context.Context) // what killed sessions have left in docker
 }
 
 // newProgram makes a call of the command ready.
 func newProgram(name string, s streams, environ []string) *program {
-	return &program{
+	p := &program{
 		name: name, streams: s, environ: environ, ui: newTUI(s.out, s.err),
 		rows: flagTable(), runSession: session.Run, connect: connectCluster, connectCache: connectCache, currentContext: currentContext,
 	}
+	p.sweep = p.sweepDocker
+	return p
 }
 
 // run carries a command line out and returns the exit code.

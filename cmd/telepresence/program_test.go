@@ -32,6 +32,7 @@ func newCall(t *testing.T, environ ...string) *call {
 		c.got = o
 		return 0, nil
 	}
+	c.sweep = func(context.Context) {}
 	return c
 }
 

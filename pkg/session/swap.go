@@ -1,9 +1,11 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/telepresence/telepresence/pkg/k8s"
@@ -117,8 +119,12 @@ func (s *session) hold(ctx context.Context) error {
 	return nil
 }
 
-// startProxy puts the proxy pod in place.
+// startProxy puts the proxy pod in place, or hands the session's keys to one that
+// is there.
 func (s *session) startProxy(ctx context.Context) error {
+	if s.plan.Operation == plan.Standing {
+		return s.enroll(ctx)
+	}
 	if s.plan.OriginalsFirst {
 		s.ev.Tell(s.plan.Reason + ": the originals go first")
 		if err := s.cluster.TakeDown(ctx, s.plan, s.ev.Waiting); err != nil {
@@ -127,6 +133,34 @@ func (s *session) startProxy(ctx context.Context) error {
 	}
 	s.ev.Tell("starting proxy pod " + s.podName())
 	return s.cluster.StartProxy(ctx, s.plan, s.ev.Waiting)
+}
+
+// How long a standing proxy may take to let go of the session before.
+const freeWithin = 15 * time.Second
+
+// enroll makes the standing proxy serve this session: it knows nobody's keys until
+// somebody who may run a program in its container hands them over.
+func (s *session) enroll(ctx context.Context) error {
+	s.ev.Tell("using proxy pod " + s.podName())
+	command := []string{"/telepresence-agent", "enroll", fmt.Sprintf("--port=%d", s.plan.AgentPort)}
+	message := proxy.EnrollMessage(s.keys, s.request.Owner)
+	for until := time.Now().Add(freeWithin); ; {
+		_, err := s.cluster.Exec(ctx, s.podName(), s.plan.Container, command, bytes.NewReader(message))
+		if err == nil {
+			return nil
+		}
+		// Nobody else has a session on it, or the record would have been refused:
+		// the agent has yet to see that the one before is over.
+		if !strings.Contains(err.Error(), "uses this proxy") || time.Now().After(until) {
+			return fmt.Errorf("handing the session's keys to proxy pod %s: %w", s.podName(), err)
+		}
+		s.ev.Waiting("the proxy ends the session before")
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // bringBack has the originals serve again while the proxy still does, and takes
