@@ -41,6 +41,12 @@ image: ## bin/telepresence-agent.tar, the agent's image, under the name that the
 	@go run ./images/build -version $(VERSION) -o bin/telepresence-agent.tar
 	@go run ./images/build -imagecache -version $(VERSION) -arch $$(go env GOARCH) -o bin/telepresence-imagecache.tar
 
+# The agent once more, as another version: an image that no node has.
+.PHONY: cached-image
+cached-image:
+	@mkdir -p bin
+	@go run ./images/build -version cached -arch $$(go env GOARCH) -o bin/telepresence-agent-cached.tar
+
 .PHONY: sample-app
 sample-app: ## bin/app and bin/app.tar, the sample application and its image
 	@$(GOBUILD) -ldflags "-s -w" -o bin/ ./test/app
@@ -86,7 +92,7 @@ test-cluster: ## start, grow, break and stop a cluster, and look for what it lea
 	@cd test/cluster && go test -count=1 -timeout 15m .
 
 .PHONY: test-e2e
-test-e2e: build sample-app ## the scripts of test/e2e on the cluster that runs, or on KUBECONFIG's
+test-e2e: build sample-app cached-image ## the scripts of test/e2e on the cluster that runs, or on KUBECONFIG's
 	@test/docker/docker start; eval "$$(test/docker/docker env)"; docker load --quiet --input bin/app.tar; \
 	E2E=required go test -count=1 -timeout 30m -parallel 3 ./test/e2e/...
 
