@@ -52,14 +52,17 @@ func (u *tui) Tell(line string) {
 // Warn shows a line about something with which the session goes on.
 func (u *tui) Warn(line string) { u.Tell("warning: " + line) }
 
-// Waiting shows what is waited for now, until the next line.
+// Waiting shows what is waited for now, until the next line; empty, nothing.
 func (u *tui) Waiting(line string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if line == u.waiting {
 		return
 	}
-	u.waiting = line
+	if u.waiting = line; line == "" {
+		u.clearLocked()
+		return
+	}
 	at := u.screen()
 	switch {
 	case at.columns == 0:

@@ -29,6 +29,7 @@ func TestStatusLine(t *testing.T) {
 		u.Waiting("pulling the image, which is large")
 		u.Tell("the proxy runs")
 		u.Waiting("swapping")
+		u.Waiting("")
 		u.settle()
 		if got := b.String(); got != tt.want {
 			t.Errorf("%s:\n got %q\nwant %q", tt.name, got, tt.want)

@@ -7,7 +7,8 @@ type Events interface {
 	// Tell shows a line that stays.
 	Tell(line string)
 	// Waiting shows what the session waits for now; the next call, of any
-	// method, replaces it where the output is a terminal.
+	// method, replaces it where the output is a terminal. Empty, it only takes
+	// away what is shown, before the user's process has the terminal.
 	Waiting(line string)
 	// Warn shows a line about something that is not as the user wants it,
 	// and with which the session goes on.

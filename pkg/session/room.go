@@ -97,6 +97,7 @@ func (s *session) closePlace(context.Context) error {
 
 // startProcess lets the user's process run, and has its end noticed.
 func (s *session) startProcess(context.Context) error {
+	s.ev.Waiting("")
 	s.o.Log.Info("starting the local process")
 	s.exited = make(chan exit, 1)
 	if err := s.room.Release(); err != nil {
