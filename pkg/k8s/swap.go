@@ -331,5 +331,5 @@ func byWhom(pod *corev1.Pod) string {
 	case metav1.GetControllerOf(pod) != nil && metav1.GetControllerOf(pod).Kind == "ReplicaSet":
 		return ": has the workload been changed, or scaled down?"
 	}
-	return ""
+	return ": somebody has ended the session (telepresence leave), or deleted it by hand"
 }
