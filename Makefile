@@ -96,6 +96,10 @@ test-e2e: build sample-app cached-image ## the scripts of test/e2e on the cluste
 	@test/docker/docker start; eval "$$(test/docker/docker env)"; docker load --quiet --input bin/app.tar; \
 	E2E=required go test -count=1 -timeout 30m -parallel 3 ./test/e2e/...
 
+.PHONY: bench-imagecache
+bench-imagecache: build image ## how fast nodes get an image from each other, on a cluster of its own; RUNS=5 NODES=8
+	@NODES=$(if $(filter command line,$(origin NODES)),$(NODES),8) test/bench/imagecache
+
 ##@ cluster
 
 .PHONY: cluster-ready
