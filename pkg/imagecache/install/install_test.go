@@ -120,11 +120,15 @@ func TestSecretIsRenewed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := secret(time.Now(), first)
+	same, err := secret(time.Now(), first)
+	if err != nil || string(same.Data["tls.crt"]) != string(first.Data["tls.crt"]) {
+		t.Errorf("long before the end the certificate is another, %v", err)
+	}
+	second, err := secret(time.Now().Add(300*24*time.Hour), first)
 	if err != nil {
 		t.Fatal(err)
 	}
-	third, err := secret(time.Now(), second)
+	third, err := secret(time.Now().Add(600*24*time.Hour), second)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -78,11 +78,21 @@ func binding(role string, subject rbacv1.Subject) *rbacv1.RoleBinding {
 	}
 }
 
-// secret holds the certificates, new ones, and the token for writing. The old
-// authority goes on being trusted while the nodes learn of the new one.
+// renewAt is how long before their end the certificates are renewed. Not
+// sooner: the nodes learn of new ones one after the other, within two minutes,
+// and until then those who have refuse those who haven't.
+const renewAt = 90 * 24 * time.Hour
+
+// secret holds the certificates and the token for writing: what there is, or,
+// near the certificates' end, new ones. The old authority then goes on being
+// trusted while the nodes learn of the new one.
 func secret(now time.Time, old *corev1.Secret) (*corev1.Secret, error) {
 	var before []byte
 	if old != nil {
+		has := imagecache.Certificates{Cert: old.Data[imagecache.CertFile]}
+		if end, err := has.Expires(); err == nil && end.Sub(now) > renewAt {
+			return &corev1.Secret{ObjectMeta: meta(secretName), Data: old.Data}, nil
+		}
 		before = old.Data[imagecache.AuthorityFile]
 	}
 	certs, err := imagecache.NewCertificates(now, before)
