@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"debug/elf"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -162,8 +163,11 @@ func (e *Engine) loadHelper(ctx context.Context, binary string) (string, error) 
 	if err != nil {
 		return "", fmt.Errorf("making the helper's image: %w", err)
 	}
-	if !bytes.HasPrefix(text, []byte("\x7fELF")) {
-		return "", &Error{Problem: "the helper container is made of telepresence itself, which must be a Linux program for that", Way: "run telepresence on Linux, or in a virtual machine"}
+	if err := static(text); err != nil {
+		return "", &Error{
+			Problem: "the helper container is made of telepresence itself, which must be a static Linux program for that",
+			Way:     "run telepresence on Linux, or in a virtual machine; build it with CGO_ENABLED=0", Err: err,
+		}
 	}
 	sum := sha256.Sum256(text)
 	name := "telepresence-helper:" + hex.EncodeToString(sum[:6])
@@ -191,6 +195,20 @@ func (e *Engine) loadHelper(ctx context.Context, binary string) (string, error) 
 		return "", fmt.Errorf("loading the helper's image into the engine: %s: %w", bytes.TrimSpace(said), errors.Join(err, errNoImage))
 	}
 	return name, nil
+}
+
+// static tells why a program can't run in an image that holds nothing else.
+func static(program []byte) error {
+	f, err := elf.NewFile(bytes.NewReader(program))
+	if err != nil {
+		return err
+	}
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return errors.New("it needs shared libraries")
+		}
+	}
+	return f.Close()
 }
 
 // containers are those with the labels, running or not.

@@ -22,6 +22,7 @@ import (
 // use.
 type stream struct {
 	attached types.HijackedResponse
+	out      *io.PipeReader // the helper's standard output
 	mux      *yamux.Session
 	device   *Device
 	running  sync.WaitGroup
@@ -44,6 +45,7 @@ func (p pipe) Read(b []byte) (int, error)  { return p.Reader.Read(b) }
 func newStream(attached types.HijackedResponse, log *slog.Logger) (*stream, error) {
 	s := &stream{attached: attached, listeners: make(map[uint16]*listener)}
 	out, stdout := io.Pipe()
+	s.out = out
 	said := &lastLine{log: log}
 	s.running.Go(func() {
 		_, err := stdcopy.StdCopy(stdout, said, attached.Reader)
@@ -51,8 +53,7 @@ func newStream(attached types.HijackedResponse, log *slog.Logger) (*stream, erro
 	})
 	mux, err := yamux.Client(pipe{bufio.NewReaderSize(out, 1<<16), attached}, muxConfig())
 	if err != nil {
-		attached.Close()
-		s.running.Wait()
+		s.close()
 		return nil, fmt.Errorf("talking to the helper container: %w", err)
 	}
 	s.mux = mux
@@ -153,6 +154,7 @@ func (s *stream) close() {
 		_ = s.mux.Close()
 	}
 	s.attached.Close()
+	_ = s.out.Close() // who copies into it doesn't wait for a reader then
 	s.running.Wait()
 }
 
