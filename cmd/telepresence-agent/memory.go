@@ -35,6 +35,6 @@ func limitMemory(limit int64) {
 
 // bufferSize is how much the tunnel may keep in each direction under a memory limit.
 func bufferSize(limit int64) int {
-	const least, most = 512 << 10, 8 << 20
+	const least, most = 512 << 10, 32 << 20
 	return int(min(max(limit/24, least), most))
 }

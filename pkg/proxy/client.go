@@ -23,6 +23,8 @@ const (
 	headroom = 32 << 20
 	// firstTries is how long Connect goes on when a transport ends in the handshake: the agent may still be starting.
 	firstTries = 15 * time.Second
+	// busyTries is how long it does so while there is another client: the agent may not have noticed its end.
+	busyTries = 3 * time.Second
 )
 
 var errRefused = errors.New("the agent refuses")
@@ -35,7 +37,7 @@ type ClientConfig struct {
 	Keys Keys
 	// Grace is how long to try to get a broken tunnel back. Default 2 minutes.
 	Grace time.Duration
-	// Buffer is how many bytes are kept in each direction until the other end has them. Default 8 MiB.
+	// Buffer is how many bytes are kept in each direction until the other end has them. Default 32 MiB.
 	Buffer int
 	// Log gets what happens to the tunnel, never a secret. Default: nothing is logged.
 	Log *slog.Logger
@@ -48,7 +50,6 @@ type ClientConfig struct {
 // Client is the end of the tunnel outside the cluster. It is safe for concurrent use. Close ends all its flows.
 type Client struct {
 	tunnel
-	ssh     ssh.Conn
 	stream  *resume.Conn
 	log     *slog.Logger
 	numbers atomic.Uint32
@@ -56,12 +57,13 @@ type Client struct {
 	over    sync.Once
 	err     error // set before done is closed
 
-	mu        sync.Mutex // guards listeners
-	listeners map[uint32]*listener
+	listenersMu sync.Mutex // guards listeners
+	listeners   map[uint32]*listener
 }
 
 // Connect connects to an agent. ctx bounds only the connecting; the Client lives until Close. An error of cfg.Dial is
-// returned at once; when what it dialled ends in the middle of the handshake, that is tried again for 15 s.
+// returned at once; when what it dialled ends in the middle of the handshake, that is tried again for 15 s, and for 3 s
+// when another client is connected.
 func Connect(ctx context.Context, cfg ClientConfig) (*Client, error) {
 	sshConfig, err := cfg.Keys.clientConfig()
 	if err != nil {
@@ -75,10 +77,11 @@ func Connect(ctx context.Context, cfg ClientConfig) (*Client, error) {
 		return nil, fmt.Errorf("connecting to the agent: %w", err)
 	}
 	c.room = c.stream.WaitRoom
+	c.bonds, c.stripes = make(map[uint32]*bond), true
 	var chans <-chan ssh.NewChannel
 	var reqs <-chan *ssh.Request
 	err = bounded(ctx, c.stream, func() (err error) {
-		c.ssh, chans, reqs, err = ssh.NewClientConn(&watched{Conn: c.stream, dead: &c.dead}, "agent", sshConfig)
+		c.conn, chans, reqs, err = ssh.NewClientConn(&watched{Conn: c.stream, dead: &c.dead}, "agent", sshConfig)
 		return err
 	})
 	if err != nil {
@@ -86,7 +89,8 @@ func Connect(ctx context.Context, cfg ClientConfig) (*Client, error) {
 	}
 	c.tasks.start(func() { c.requests(reqs) })
 	c.tasks.start(func() { c.channels(chans) })
-	c.tasks.start(func() { c.end(c.ssh.Wait()) })
+	c.tasks.start(func() { c.end(c.conn.Wait()) })
+	c.tasks.start(c.measure)
 	return c, nil
 }
 
@@ -105,7 +109,7 @@ func dialStream(ctx context.Context, cfg ClientConfig, log *slog.Logger) (*resum
 		rc.Grace = clientGrace
 	}
 	if rc.Buffer <= 0 {
-		rc.Buffer = 8 << 20
+		rc.Buffer = 32 << 20
 	}
 	dialled := false
 	dial := func(ctx context.Context) (net.Conn, error) {
@@ -115,7 +119,8 @@ func dialStream(ctx context.Context, cfg ClientConfig, log *slog.Logger) (*resum
 	}
 	for start := time.Now(); ; {
 		stream, err := resume.Dial(ctx, dial, rc)
-		final := errors.Is(err, resume.ErrDenied) || errors.Is(err, resume.ErrBusy) || !dialled || time.Since(start) > firstTries
+		busy := errors.Is(err, resume.ErrBusy) && time.Since(start) > busyTries
+		final := errors.Is(err, resume.ErrDenied) || busy || !dialled || time.Since(start) > firstTries
 		if err == nil || final || ctx.Err() != nil {
 			return stream, err
 		}
@@ -174,9 +179,12 @@ func (c *Client) requests(reqs <-chan *ssh.Request) {
 // channels handles the channels the agent opens.
 func (c *Client) channels(chans <-chan ssh.NewChannel) {
 	for nc := range chans {
-		if nc.ChannelType() == channelAccept {
+		switch nc.ChannelType() {
+		case channelAccept:
 			c.accept(nc)
-		} else {
+		case channelStripe:
+			c.tasks.start(func() { c.takeStripe(nc) })
+		default:
 			_ = nc.Reject(ssh.UnknownChannelType, nc.ChannelType()) // fails only when the tunnel is gone
 		}
 	}
@@ -204,7 +212,7 @@ func (c *Client) Wait() error {
 func (c *Client) Close() error {
 	c.over.Do(func() { close(c.done) })
 	c.dead.Store(true)
-	_ = c.ssh.Close() // the stream is closed below in any case
+	_ = c.conn.Close() // the stream is closed below in any case
 	err := c.stream.Close()
 	c.tasks.wait()
 	return err
@@ -234,7 +242,7 @@ func (c *Client) SetReady(ctx context.Context, ready bool) error {
 // request makes a global request.
 func (c *Client) request(ctx context.Context, name string, payload []byte) error {
 	return c.do(ctx, func() error {
-		ok, _, err := c.ssh.SendRequest(name, true, payload)
+		ok, _, err := c.conn.SendRequest(name, true, payload)
 		if err == nil && !ok {
 			return errRefused
 		}
@@ -267,7 +275,7 @@ func (c *Client) open(ctx context.Context, kind string, payload []byte, number u
 	result := make(chan opened) // unbuffered, so that it is either taken or closed
 	started := c.tasks.start(func() {
 		var o opened
-		o.ch, o.reqs, o.err = c.ssh.OpenChannel(kind, payload)
+		o.ch, o.reqs, o.err = c.conn.OpenChannel(kind, payload)
 		select {
 		case result <- o:
 		case <-ctx.Done():
@@ -285,7 +293,7 @@ func (c *Client) open(ctx context.Context, kind string, payload []byte, number u
 		return o.ch, o.reqs, openError(o.err)
 	case <-ctx.Done():
 		if number != 0 {
-			_, _, _ = c.ssh.SendRequest(requestCancel, false, ssh.Marshal(cancelOpen{Number: number})) // only saves work
+			_, _, _ = c.conn.SendRequest(requestCancel, false, ssh.Marshal(cancelOpen{Number: number})) // only saves work
 		}
 		return nil, nil, ctx.Err()
 	}

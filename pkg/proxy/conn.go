@@ -22,13 +22,27 @@ type tunnel struct {
 	tasks group
 	dead  atomic.Bool  // set before the channels end because the tunnel does
 	room  func() error // waits until bulk data may be sent
+	conn  ssh.Conn
+
+	stripes bool         // whether the other end may send over several channels
+	rtt     atomic.Int64 // a round trip to the other end, 0 until measured
+
+	mu    sync.Mutex // guards bonds
+	bonds map[uint32]*bond
+}
+
+// flowChannel is what a flow needs of its channel.
+type flowChannel interface {
+	io.ReadWriteCloser
+	CloseWrite() error
+	SendRequest(name string, wantReply bool, payload []byte) (bool, error)
 }
 
 // Conn is a TCP connection of the pod as a net.Conn: its other end is in the pod. It is safe for concurrent use.
 // Close does not wait for what was written to arrive; Reset throws it away.
 type Conn struct {
 	t             *tunnel
-	ch            ssh.Channel
+	ch            flowChannel
 	network       string
 	local, remote net.Addr
 
@@ -49,7 +63,7 @@ type Conn struct {
 }
 
 // newConn makes a Conn of an open channel, and serves its requests.
-func newConn(t *tunnel, ch ssh.Channel, reqs <-chan *ssh.Request, network string, local, remote net.Addr) *Conn {
+func newConn(t *tunnel, ch flowChannel, reqs <-chan *ssh.Request, network string, local, remote net.Addr) *Conn {
 	c := &Conn{t: t, ch: ch, network: network, local: local, remote: remote}
 	if !t.tasks.start(func() { c.requests(reqs) }) {
 		c.closed = true
@@ -69,6 +83,9 @@ func (c *Conn) requests(reqs <-chan *ssh.Request) {
 			_ = c.ch.Close() // and the other end closes, which ends reads and writes with c.reset known
 		}
 		_ = req.Reply(false, nil) // fails only when the tunnel is gone
+	}
+	if b, ok := c.ch.(*bond); ok {
+		b.end()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

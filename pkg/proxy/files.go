@@ -12,11 +12,12 @@ import (
 // SFTP opens an SFTP session (version 3) whose root is that of the container; it may do what the agent's user may.
 // Closing the stream ends the session.
 func (c *Client) SFTP(ctx context.Context) (io.ReadWriteCloser, error) {
-	ch, reqs, err := c.open(ctx, channelSession, nil, 0)
+	number := c.numbers.Add(1)
+	ch, reqs, err := c.open(ctx, channelSession, ssh.Marshal(openSession{Flow: number}), 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening the pod's files: %w", err)
 	}
-	conn := newConn(&c.tunnel, ch, reqs, "sftp", nil, nil)
+	conn := newConn(&c.tunnel, newBond(&c.tunnel, ch, number), reqs, "sftp", nil, nil)
 	err = c.do(ctx, func() error {
 		ok, err := ch.SendRequest(requestSubsystem, true, ssh.Marshal(subsystem{Name: "sftp"}))
 		if err == nil && !ok {
@@ -33,10 +34,14 @@ func (c *Client) SFTP(ctx context.Context) (io.ReadWriteCloser, error) {
 
 // openSession is the agent's end of SFTP.
 func (s *session) openSession(_ context.Context, nc ssh.NewChannel) {
-	ch, reqs, err := nc.Accept()
+	var p openSession // its zero value is what others send
+	_ = ssh.Unmarshal(nc.ExtraData(), &p)
+	own, reqs, err := nc.Accept()
 	if err != nil {
 		return
 	}
+	ch := newBond(&s.tunnel, own, p.Flow)
+	defer ch.end()
 	defer ch.Close()
 	served := false
 	for req := range reqs {
@@ -51,20 +56,20 @@ func (s *session) openSession(_ context.Context, nc ssh.NewChannel) {
 
 // bulk is a channel whose writes are bulk data.
 type bulk struct {
-	ssh.Channel
+	flowChannel
 	t *tunnel
 }
 
 func (b bulk) Write(p []byte) (int, error) {
-	if err := writeChannel(b.t, b.Channel, p); err != nil {
+	if err := writeChannel(b.t, b.flowChannel, p); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
 // serveFiles answers SFTP requests on ch until the client ends.
-func (s *session) serveFiles(ch ssh.Channel) {
-	srv, err := sftp.NewServer(bulk{Channel: ch, t: &s.tunnel}, sftp.WithServerWorkingDirectory("/"), sftp.WithAllocator())
+func (s *session) serveFiles(ch flowChannel) {
+	srv, err := sftp.NewServer(bulk{flowChannel: ch, t: &s.tunnel}, sftp.WithServerWorkingDirectory("/"), sftp.WithAllocator())
 	if err == nil {
 		err = srv.Serve()
 	}

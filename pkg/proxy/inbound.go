@@ -30,6 +30,7 @@ type listener struct {
 // offer is a connection that the pod accepted.
 type offer struct {
 	nc            ssh.NewChannel
+	flow          uint32
 	local, remote netip.AddrPort
 }
 
@@ -88,7 +89,8 @@ func (l *listener) Accept() (net.Conn, error) {
 			if err != nil {
 				continue // the pod's caller, or the tunnel, has gone meanwhile
 			}
-			return newConn(&l.c.tunnel, ch, reqs, "tcp", net.TCPAddrFromAddrPort(o.local), net.TCPAddrFromAddrPort(o.remote)), nil
+			flow := newBond(&l.c.tunnel, ch, o.flow)
+			return newConn(&l.c.tunnel, flow, reqs, "tcp", net.TCPAddrFromAddrPort(o.local), net.TCPAddrFromAddrPort(o.remote)), nil
 		case <-l.closed:
 			return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: net.ErrClosed}
 		}
@@ -120,7 +122,7 @@ func (l *listener) Addr() net.Addr { return l.addr }
 func (c *Client) accept(nc ssh.NewChannel) {
 	var p openAccept
 	err := ssh.Unmarshal(nc.ExtraData(), &p)
-	o := offer{nc: nc}
+	o := offer{nc: nc, flow: p.Flow}
 	if err == nil {
 		o.local, err = netip.ParseAddrPort(p.Local)
 	}
@@ -131,8 +133,8 @@ func (c *Client) accept(nc ssh.NewChannel) {
 		refuse(nc, err)
 		return
 	}
-	c.mu.Lock() // held so that Close finds everything in the queue
-	defer c.mu.Unlock()
+	c.listenersMu.Lock() // held so that Close finds everything in the queue
+	defer c.listenersMu.Unlock()
 	l := c.listeners[p.Listener]
 	if l == nil {
 		refuse(nc, syscall.ECONNREFUSED)
@@ -147,8 +149,8 @@ func (c *Client) accept(nc ssh.NewChannel) {
 
 // setListener makes l the listener of that number, or forgets it if nil.
 func (c *Client) setListener(number uint32, l *listener) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.listenersMu.Lock()
+	defer c.listenersMu.Unlock()
 	if l == nil {
 		delete(c.listeners, number)
 	} else {
@@ -221,8 +223,10 @@ func (s *session) offer(conn net.Conn, number uint32) {
 		_ = conn.Close() // can't be: l is a TCP listener
 		return
 	}
-	ch, reqs, err := s.ssh.OpenChannel(channelAccept, ssh.Marshal(openAccept{
+	flow := acceptedFlow | s.numbers.Add(1)
+	ch, reqs, err := s.conn.OpenChannel(channelAccept, ssh.Marshal(openAccept{
 		Listener: number,
+		Flow:     flow,
 		Local:    unmapped(sock.LocalAddr()).String(),
 		Remote:   unmapped(sock.RemoteAddr()).String(),
 	}))
@@ -231,7 +235,7 @@ func (s *session) offer(conn net.Conn, number uint32) {
 		_ = sock.Close()
 		return
 	}
-	(&relay{t: &s.tunnel, ch: ch, sock: sock}).run(reqs)
+	(&relay{t: &s.tunnel, ch: newBond(&s.tunnel, ch, flow), sock: sock}).run(reqs)
 }
 
 // unmapped is a TCP or UDP address without IPv4-in-IPv6.

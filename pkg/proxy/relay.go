@@ -108,7 +108,7 @@ func readReady(rc syscall.RawConn) (buf *[]byte, n int, err error) {
 // relay carries a TCP connection of the pod over ch, until both have ended.
 type relay struct {
 	t    *tunnel
-	ch   ssh.Channel
+	ch   *bond
 	sock *net.TCPConn
 
 	reset  atomic.Bool   // the client or the tunnel has reset the flow
@@ -140,6 +140,7 @@ func (r *relay) requests(reqs <-chan *ssh.Request) {
 		}
 		_ = req.Reply(false, nil) // fails only when the tunnel is gone
 	}
+	r.ch.end()
 	close(r.closed)
 	if r.t.dead.Load() {
 		r.abort()

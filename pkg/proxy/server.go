@@ -18,6 +18,8 @@ import (
 const (
 	// authTime is how long a client may take to show its key.
 	authTime = 30 * time.Second
+	// stripesBuffer is the least buffer of an agent that takes stripes.
+	stripesBuffer = 8 << 20
 	// defaultDrain is within the 30 s that a pod usually has to end.
 	defaultDrain = 25 * time.Second
 )
@@ -158,6 +160,11 @@ func (sv *server) serveStream(ctx context.Context, stream *resume.Conn, cfg *ssh
 
 func (sv *server) newSession() *session {
 	return &session{
+		tunnel: tunnel{
+			bonds: make(map[uint32]*bond),
+			// Stripes that nobody reads hold much: not where memory is scarce.
+			stripes: sv.cfg.Buffer == 0 || sv.cfg.Buffer >= stripesBuffer,
+		},
 		log:     sv.log,
 		version: sv.cfg.Version,
 		drain:   sv.cfg.Drain,

@@ -16,7 +16,7 @@ import (
 // session is the agent's end of one client's tunnel.
 type session struct {
 	tunnel
-	ssh     ssh.Conn
+	numbers atomic.Uint32
 	log     *slog.Logger
 	version string
 	drain   time.Duration
@@ -24,8 +24,8 @@ type session struct {
 	ready   *atomic.Bool
 	goodbye atomic.Bool
 
-	mu    sync.Mutex // guards dials
-	dials map[uint32]context.CancelFunc
+	dialsMu sync.Mutex // guards dials
+	dials   map[uint32]context.CancelFunc
 }
 
 // serve serves the client on nc until it ends, or ctx and then the drain time end.
@@ -35,11 +35,11 @@ func (s *session) serve(ctx context.Context, nc net.Conn, cfg *ssh.ServerConfig)
 	}
 	var chans <-chan ssh.NewChannel
 	var reqs <-chan *ssh.Request
-	authCtx, cancel := context.WithTimeout(ctx, authTime)
+	authCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), authTime) // a client is told of ctx's end when it is known
 	err := bounded(authCtx, nc, func() error {
 		conn, c, r, err := ssh.NewServerConn(&watched{Conn: nc, dead: &s.dead}, cfg)
 		if err == nil {
-			s.ssh, chans, reqs = conn, c, r
+			s.conn, chans, reqs = conn, c, r
 		}
 		return err
 	})
@@ -52,10 +52,11 @@ func (s *session) serve(ctx context.Context, nc net.Conn, cfg *ssh.ServerConfig)
 	over := make(chan struct{})
 	s.tasks.start(func() { s.requests(reqs) })
 	s.tasks.start(func() { s.announceEnd(ctx, over) })
+	s.tasks.start(s.measure)
 	for ch := range chans {
 		s.tasks.start(func() { s.open(flows, ch) })
 	}
-	err = s.ssh.Wait()
+	err = s.conn.Wait()
 	close(over)
 	stop()
 	s.tasks.wait()
@@ -81,6 +82,8 @@ func (s *session) open(ctx context.Context, nc ssh.NewChannel) {
 		s.openPodInfo(ctx, nc)
 	case channelSession:
 		s.openSession(ctx, nc)
+	case channelStripe:
+		s.takeStripe(nc)
 	default:
 		_ = nc.Reject(ssh.UnknownChannelType, nc.ChannelType()) // fails only when the tunnel is gone
 	}
@@ -98,6 +101,7 @@ func (s *session) requests(reqs <-chan *ssh.Request) {
 			if ssh.Unmarshal(req.Payload, &p) == nil {
 				s.cancelDial(p.Number)
 			}
+		case requestRTT:
 		case requestGoodbye:
 			s.goodbye.Store(true)
 		default:
@@ -105,7 +109,7 @@ func (s *session) requests(reqs <-chan *ssh.Request) {
 		}
 		_ = req.Reply(ok, nil) // fails only when the tunnel is gone
 		if s.goodbye.Load() {
-			_ = s.ssh.Close() // sends the reply first; ends all else
+			_ = s.conn.Close() // sends the reply first; ends all else
 		}
 	}
 }
@@ -118,7 +122,7 @@ func (s *session) announceEnd(ctx context.Context, over <-chan struct{}) {
 	case <-ctx.Done():
 	}
 	s.ready.Store(false)
-	_, _, err := s.ssh.SendRequest(requestEnding, false, []byte(context.Cause(ctx).Error()))
+	_, _, err := s.conn.SendRequest(requestEnding, false, []byte(context.Cause(ctx).Error()))
 	timer := time.NewTimer(s.drain)
 	defer timer.Stop()
 	select {
@@ -126,7 +130,7 @@ func (s *session) announceEnd(ctx context.Context, over <-chan struct{}) {
 		return
 	case <-timer.C:
 	}
-	if err := errors.Join(err, s.ssh.Close()); err != nil {
+	if err := errors.Join(err, s.conn.Close()); err != nil {
 		s.log.Debug("ending the tunnel", "error", err)
 	}
 }
@@ -134,20 +138,20 @@ func (s *session) announceEnd(ctx context.Context, over <-chan struct{}) {
 // cancellable is a context that the client can cancel by its number for the open under way. done must be called.
 func (s *session) cancellable(ctx context.Context, number uint32) (_ context.Context, done func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	s.mu.Lock()
+	s.dialsMu.Lock()
 	s.dials[number] = cancel
-	s.mu.Unlock()
+	s.dialsMu.Unlock()
 	return ctx, func() {
-		s.mu.Lock()
+		s.dialsMu.Lock()
 		delete(s.dials, number)
-		s.mu.Unlock()
+		s.dialsMu.Unlock()
 		cancel()
 	}
 }
 
 func (s *session) cancelDial(number uint32) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.dialsMu.Lock()
+	defer s.dialsMu.Unlock()
 	if cancel := s.dials[number]; cancel != nil {
 		cancel()
 	}

@@ -48,7 +48,7 @@ func (c *Client) dialTCP(ctx context.Context, addr netip.AddrPort) (*Conn, error
 	if err != nil {
 		return nil, err
 	}
-	return newConn(&c.tunnel, ch, reqs, "tcp", &net.TCPAddr{}, net.TCPAddrFromAddrPort(addr)), nil
+	return newConn(&c.tunnel, newBond(&c.tunnel, ch, number), reqs, "tcp", &net.TCPAddr{}, net.TCPAddrFromAddrPort(addr)), nil
 }
 
 // openTCP is the agent's end of dialTCP.
@@ -65,11 +65,11 @@ func (s *session) openTCP(ctx context.Context, nc ssh.NewChannel) {
 		refuse(nc, err)
 		return
 	}
-	s.relay(nc, conn)
+	s.relay(nc, conn, p.OriginPort)
 }
 
-// relay accepts nc and carries conn over it.
-func (s *session) relay(nc ssh.NewChannel, conn net.Conn) {
+// relay accepts nc and carries conn over it, as the flow of that number.
+func (s *session) relay(nc ssh.NewChannel, conn net.Conn, number uint32) {
 	sock, ok := conn.(*net.TCPConn)
 	if !ok {
 		refuse(nc, fmt.Errorf("%T is not a TCP connection", conn))
@@ -81,5 +81,5 @@ func (s *session) relay(nc ssh.NewChannel, conn net.Conn) {
 		_ = sock.Close() // err means that the tunnel is gone
 		return
 	}
-	(&relay{t: &s.tunnel, ch: ch, sock: sock}).run(reqs)
+	(&relay{t: &s.tunnel, ch: newBond(&s.tunnel, ch, number), sock: sock}).run(reqs)
 }

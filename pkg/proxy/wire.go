@@ -17,13 +17,15 @@
 //	listen-udp@telepresence.io    openListen    an unconnected UDP socket in the pod: its address, as text and newline,
 //	  (c)                                       then datagrams with addresses
 //	podinfo@telepresence.io (c)                 PodInfo as JSON, then EOF
-//	session (c)                                 subsystem "sftp" (RFC 4254, section 6.5), rooted at "/"
+//	session (c)                   openSession   subsystem "sftp" (RFC 4254, section 6.5), rooted at "/"
+//	stripe@telepresence.io        openStripe    a share of a flow that is under way already: see bond.go
 //
 //	request                       payload       means
 //	reset@telepresence.io         errno name    on a channel: the connection was reset, or ended by this error
 //	cancel@telepresence.io (c)    cancelOpen    global: the open with this number is not wanted any more
 //	ready@telepresence.io (c)     one byte      global: what the agent answers when asked whether the pod is ready
 //	goodbye@telepresence.io (c)                 global: the session is over, the agent ends
+//	rtt@telepresence.io                         global: nothing but a reply
 //	ending@telepresence.io (a)    text          global: the agent ends, and why
 //
 // A channel that can't be opened is refused with reason "connect failed" and the symbolic name of the errno
@@ -50,11 +52,13 @@ const (
 	channelListenUDP = "listen-udp@telepresence.io"
 	channelPodInfo   = "podinfo@telepresence.io"
 	channelSession   = "session"
+	channelStripe    = "stripe@telepresence.io"
 
 	requestReset     = "reset@telepresence.io"
 	requestCancel    = "cancel@telepresence.io"
 	requestReady     = "ready@telepresence.io"
 	requestGoodbye   = "goodbye@telepresence.io"
+	requestRTT       = "rtt@telepresence.io"
 	requestEnding    = "ending@telepresence.io"
 	requestSubsystem = "subsystem"
 )
@@ -67,7 +71,7 @@ type openTCP struct {
 	Host       string
 	Port       uint32
 	OriginHost string
-	// OriginPort is an open number for cancelOpen (of our client; others have their own idea of it).
+	// OriginPort is the flow's number, for cancelOpen and openStripe (of our client; others have their own idea of it).
 	OriginPort uint32
 }
 
@@ -92,7 +96,23 @@ type openListen struct {
 // openAccept offers an accepted connection.
 type openAccept struct {
 	Listener      uint32
+	Flow          uint32 // the agent's number for it, with acceptedFlow set
 	Local, Remote string // netip.AddrPort
+}
+
+// acceptedFlow is set in the numbers of flows that the agent opens: the client numbers the others.
+const acceptedFlow = 1 << 31
+
+// openSession begins an SFTP session. Others send nothing here.
+type openSession struct {
+	Flow uint32
+}
+
+// openStripe opens the channel Index of Count, for what the opener sends of a flow from byte Start on.
+type openStripe struct {
+	Flow         uint32
+	Index, Count uint32
+	Start        uint64
 }
 
 type cancelOpen struct {

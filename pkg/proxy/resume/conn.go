@@ -32,6 +32,8 @@ const (
 	defaultBuffer = 4 << 20
 	// deadAfter is how many keepalive intervals without a byte make a transport a dead one.
 	deadAfter = 4
+	// ackEvery is how many bytes may have been read before the other side hears of it.
+	ackEvery = 256 << 10
 	// unsentMost is how many bytes may wait to be sent before WaitRoom waits, so that nothing waits behind much.
 	unsentMost = 256 << 10
 	// linger is how long Close waits for what was written to leave.
@@ -136,7 +138,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		case c.recv.len() > 0 || len(p) == 0:
 			n := c.recv.read(c.recv.start, p)
 			c.recv.start += uint64(n)
-			if !c.ackDue && c.recv.start-c.acked >= uint64(c.limit/4) {
+			if !c.ackDue && c.recv.start-c.acked >= uint64(min(c.limit/4, ackEvery)) {
 				c.ackDue = true
 				c.sendable.Open()
 			}
