@@ -70,7 +70,8 @@ func connect(t *testing.T) *cluster {
 	if image == "" {
 		image = "cluster.test/app:1"
 	}
-	path := []string{filepath.Join(top, "bin"), filepath.Join(state, "bin"), os.Getenv("PATH")}
+	programs := filepath.Join(top, "test", "e2e", "testdata", "programs")
+	path := []string{filepath.Join(top, "bin"), programs, filepath.Join(state, "bin"), os.Getenv("PATH")}
 	return &cluster{
 		kubeconfig: kubeconfig, config: config, client: client, appImage: image,
 		path: strings.Join(path, string(filepath.ListSeparator)),
