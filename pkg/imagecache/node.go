@@ -159,8 +159,9 @@ func (n *Node) local(c Chunk) (Answer, bool) {
 	return Answer{Data: data, Size: size}, true
 }
 
-// own fetches a chunk as its owner: from the origin, once for all who ask, or,
-// where the origin fails, from any peer that has it.
+// own fetches a chunk as its owner, once for all who ask: from the blob's home,
+// if it was pushed there, from the origin, or, where that fails, from any peer that
+// has it.
 func (n *Node) own(ctx context.Context, repo string, c Chunk) (Answer, error) {
 	done := n.chunks.DoChan(fmt.Sprintf("%s/%s/%d", repo, c.Blob, c.Index), func() (any, error) {
 		if a, ok := n.local(c); ok {
@@ -169,6 +170,10 @@ func (n *Node) own(ctx context.Context, repo string, c Chunk) (Answer, error) {
 		// Not the asker's context: others wait for the same.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.cfg.Times.Chunk)
 		defer cancel()
+		if a, ok := n.fromHome(ctx, repo, c); ok {
+			n.keepLoose(c, a)
+			return a, nil
+		}
 		a, err := n.cfg.Origin.Chunk(ctx, repo, c)
 		if err != nil {
 			held, heldErr := n.fromHolders(ctx, repo, c)
@@ -191,6 +196,25 @@ func (n *Node) own(ctx context.Context, repo string, c Chunk) (Answer, error) {
 	case <-ctx.Done():
 		return Answer{}, context.Cause(ctx)
 	}
+}
+
+// fromHome asks the blob's homes for a chunk that they may have.
+func (n *Node) fromHome(ctx context.Context, repo string, c Chunk) (Answer, bool) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Times.Work)
+	defer cancel()
+	peers := n.cfg.Peers()
+	for _, name := range Homes(c.Blob, append(names(peers), n.cfg.Name)) {
+		peer, ok := peers[name]
+		if !ok || n.isShunned(name) {
+			continue
+		}
+		a, err := peer.Chunk(ctx, repo, c, true, func() {})
+		if err == nil && fitting(a, c.Index, a.Size) == nil {
+			n.fromPeers.Add(int64(len(a.Data)))
+			return a, true
+		}
+	}
+	return Answer{}, false
 }
 
 // fromHolders asks all peers, in the chunk's order, for what they have.

@@ -198,6 +198,33 @@ func TestHeldByANeighbour(t *testing.T) {
 	}
 }
 
+// What was pushed is taken from its home, though the origin has it too.
+func TestPushedComesFromItsHome(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, 8)
+	d, blob := m.origin.add(12 * ChunkSize)
+	names := nodeNamesOf(m)
+	for _, n := range m.nodes {
+		if n.cfg.Name == Homes(d, names)[0] {
+			if err := n.cfg.Store.Put(d, bytes.NewReader(blob)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	m.pullAll(t, d, blob)
+	if sent := m.origin.sent.Load(); sent != 0 {
+		t.Errorf("the origin sent %d bytes", sent)
+	}
+}
+
+func nodeNamesOf(m *mesh) []string {
+	var names []string
+	for _, n := range m.nodes {
+		names = append(names, n.cfg.Name)
+	}
+	return names
+}
+
 func TestLiar(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, 6)

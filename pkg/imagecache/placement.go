@@ -68,6 +68,15 @@ func Owners(c Chunk, nodes []string) []string {
 	return names
 }
 
+// Homes are the nodes at which a blob is looked for before the origin is asked,
+// the first of them the one that it is pushed to: what a push brought is nowhere
+// else yet.
+func Homes(d Digest, nodes []string) []string {
+	const homes = 2 // the second is the first's heir, should that leave
+	order := Owners(Chunk{Blob: d, Index: -1}, nodes)
+	return order[:min(homes, len(order))]
+}
+
 func weight(c Chunk, node string) uint64 {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s/%d/%s", c.Blob, c.Index, node)

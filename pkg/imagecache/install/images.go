@@ -25,7 +25,8 @@ import (
 // the node's.
 type Forward func(ctx context.Context, namespace, pod string, port uint16) (net.Conn, error)
 
-// Push sends an image to one node, from which the others take it, and notes it
+// Push sends an image to the nodes that are its blobs' homes, from which the others
+// take it, and notes it
 // under its reference, HOST/NAME:TAG.
 func (c *Cache) Push(ctx context.Context, ref string, img v1.Image, tell func(string)) error {
 	repo, ref, err := whole(ref)
@@ -40,19 +41,31 @@ func (c *Cache) Push(ctx context.Context, ref string, img v1.Image, tell func(st
 	if err != nil {
 		return fmt.Errorf("reading the cache's token: %w", err)
 	}
-	client, done := c.nodeClient(pods[0].Name)
-	defer done()
 	blobs, digest, err := contents(img)
 	if err != nil {
 		return fmt.Errorf("reading image %s: %w", ref, err)
 	}
 	for _, b := range blobs {
-		tell(fmt.Sprintf("sending %s to node %s", b.digest, pods[0].Spec.NodeName))
-		if err := put(ctx, client, repo, b, string(keys.Data[tokenKey])); err != nil {
-			return fmt.Errorf("sending %s to node %s: %w", b.digest, pods[0].Spec.NodeName, err)
+		pod := home(b, pods)
+		tell(fmt.Sprintf("sending %s to node %s", b.digest, pod.Spec.NodeName))
+		client, done := c.nodeClient(pod.Name)
+		err := put(ctx, client, repo, b, string(keys.Data[tokenKey]))
+		done()
+		if err != nil {
+			return fmt.Errorf("sending %s to node %s: %w", b.digest, pod.Spec.NodeName, err)
 		}
 	}
 	return c.note(ctx, ref, repo+"@"+digest)
+}
+
+// home is the node's pod at which the others look for a blob.
+func home(b blob, pods []corev1.Pod) corev1.Pod {
+	nodes := make([]string, len(pods))
+	for i, p := range pods {
+		nodes[i] = p.Spec.NodeName
+	}
+	first := imagecache.Homes(imagecache.Digest(b.digest), nodes)[0]
+	return pods[slices.Index(nodes, first)]
 }
 
 // whole is a reference as all parts of it say it, HOST/NAME:TAG, and its

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -42,7 +43,16 @@ func TestFollows(t *testing.T) {
 	if _, err := client.DiscoveryV1().EndpointSlices("ns").Create(ctx, slice("b", endpoint("n3", "fd00::3", true)), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	await(t, m, map[string]string{"n1": "10.0.0.1:5781", "n3": "[fd00::3]:5781"})
+	// The fake server forgets what happens between a list and the watch behind it.
+	touched := 0
+	awaitWhile(t, m, map[string]string{"n1": "10.0.0.1:5781", "n3": "[fd00::3]:5781"}, func() {
+		touched++
+		b := slice("b", endpoint("n3", "fd00::3", true))
+		b.Annotations = map[string]string{"touched": strconv.Itoa(touched)}
+		if _, err := client.DiscoveryV1().EndpointSlices("ns").Update(ctx, b, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	})
 	if err := client.DiscoveryV1().EndpointSlices("ns").Delete(ctx, "a", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -52,12 +62,19 @@ func TestFollows(t *testing.T) {
 // await waits until the nodes are as wanted.
 func await(t *testing.T, m *Members, want map[string]string) {
 	t.Helper()
+	awaitWhile(t, m, want, func() {})
+}
+
+// awaitWhile is await, and does something again and again meanwhile.
+func awaitWhile(t *testing.T, m *Members, want map[string]string, again func()) {
+	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	deadline := time.After(30 * time.Second)
 	for !maps.Equal(m.Nodes(), want) {
 		select {
 		case <-tick.C:
+			again()
 		case <-deadline:
 			t.Fatalf("nodes are %v, want %v", m.Nodes(), want)
 		}
