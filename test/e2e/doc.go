@@ -21,5 +21,8 @@
 //	leftovers                         what carries a session's label; an error where anything does
 //	freeport NAME…                    variables with ports of this machine that nobody else takes
 //	as [-role ROLE] USER              go on as another user with the edit role, or that one
+//	line                              what the user does from now on goes to the cluster over a line
+//	cut [DURATION]                    the line is cut, for that time or until mend; what goes over it breaks
+//	mend                              the line is whole again
 //	admin PROGRAM…                    run a program as the cluster's administrator
 package e2e

@@ -26,6 +26,7 @@ type script struct {
 	namespace string
 	folder    string // where its files are
 	processes []*process
+	line      *line // nil while nothing goes over one
 }
 
 // scriptKey is where a TestScript has its *script.
@@ -46,6 +47,7 @@ func (c *cluster) setup(env *testscript.Env) error {
 	s.namespace = namespace
 	env.Defer(func() {
 		s.endProcesses()
+		s.line.end()
 		if t.Failed() {
 			t.Log(s.evidence())
 		}
