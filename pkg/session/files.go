@@ -19,6 +19,9 @@ type podFiles struct {
 	files io.Closer // the mount, or the copies
 }
 
+// rootPattern are the names of the folders that sessions make for it.
+const rootPattern = "telepresence-files-*"
+
 // path is where a file of the pod's is here.
 func (f *podFiles) path(inPod string) string { return filepath.Join(f.root, inPod) }
 
@@ -30,7 +33,10 @@ func (s *session) mountFiles(ctx context.Context) error {
 	}
 	f := &podFiles{root: s.o.Mount.Path}
 	if f.root == "" {
-		root, err := os.MkdirTemp("", "telepresence-")
+		if err := mount.Sweep(filepath.Join(os.TempDir(), rootPattern)); err != nil {
+			s.o.Log.Info("taking away the mounts of sessions that were killed", "err", err)
+		}
+		root, err := os.MkdirTemp("", rootPattern)
 		if err != nil {
 			return fmt.Errorf("making a folder for the pod's files: %w", err)
 		}
