@@ -3,7 +3,9 @@ package proxy
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -13,8 +15,7 @@ import (
 // startStanding runs a standing agent for the time of the test.
 func startStanding(t *testing.T) *agent {
 	t.Helper()
-	l, addr := podListener(t)
-	_ = l.Close() // the port is most likely still free when the first session begins
+	addr := freePort(t)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	a := &agent{addr: addr, stop: cancel, done: make(chan struct{})}
 	var wg sync.WaitGroup
@@ -27,6 +28,20 @@ func startStanding(t *testing.T) *agent {
 		wg.Wait()
 	})
 	return a
+}
+
+// freePort is a port that nobody listens on, and that the kernel gives to nobody of itself.
+func freePort(t *testing.T) netip.AddrPort {
+	t.Helper()
+	for range 100 {
+		addr := loopback(uint16(20_000 + rand.IntN(12_000)))
+		if l, err := net.Listen("tcp", addr.String()); err == nil {
+			_ = l.Close()
+			return addr
+		}
+	}
+	t.Fatal("no port is free")
+	return netip.AddrPort{}
 }
 
 // enroll makes new keys and enrolls them, as soon as the agent takes enrolments.

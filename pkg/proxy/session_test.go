@@ -123,7 +123,7 @@ func TestNoClient(t *testing.T) {
 	for _, how := range []string{"never came", "went without a goodbye", "lost its line"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
-			a := startAgent(t, func(cfg *ServerConfig) { cfg.Grace = 500 * time.Millisecond })
+			a := startAgent(t, func(cfg *ServerConfig) { cfg.Grace = 3 * time.Second })
 			if how != "never came" {
 				c := a.connect(t)
 				a.breakLine(how == "lost its line")
@@ -192,7 +192,7 @@ func TestTunnelOutlivesLine(t *testing.T) {
 // TestTunnelLost cuts the line for good: flows end by a reset at both ends, and Wait says why.
 func TestTunnelLost(t *testing.T) {
 	t.Parallel()
-	a := startAgent(t, func(cfg *ServerConfig) { cfg.Grace = 300 * time.Millisecond })
+	a := startAgent(t, func(cfg *ServerConfig) { cfg.Grace = 3 * time.Second })
 	c, err := Connect(testContext(t), ClientConfig{Dial: a.dial, Keys: a.keys, Grace: 300 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
