@@ -16,7 +16,7 @@ var packages = []struct{ name, program string }{
 	{"util-linux", "nsenter"}, {"mount", "mount"}, {"procps", "pkill"},
 	// Of the tests alone: an engine for --docker-run, FUSE for the pod's files,
 	// clients that are not written in Go, and a way into a network namespace.
-	{"docker.io", "dockerd"}, {"fuse3", "fusermount3"}, {"curl", "curl"}, {"socat", "socat"},
+	{"docker.io", "dockerd"}, {"fuse3", "fusermount3"}, {"curl", "curl"}, {"socat", "socat"}, {"python3", "python3"},
 }
 
 // missing are the packages whose program is not there.
