@@ -27,7 +27,6 @@ import (
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
-	"k8s.io/klog/v2"
 
 	"github.com/telepresence/telepresence/pkg/k8s/plan"
 	"github.com/telepresence/telepresence/pkg/k8s/portforward"
@@ -63,12 +62,7 @@ type Cluster struct {
 // Connect reads the kubeconfig files as kubectl does: all of KUBECONFIG, then ~/.kube/config, then the pod's own
 // service account. It reads no other file and asks the cluster nothing.
 func Connect(cfg Config) (*Cluster, error) {
-	log := cfg.Log
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	klog.SetSlogLogger(log)
-
+	logTo(cfg.Log)
 	loader := kubeconfig(cfg)
 	raw, err := loader.RawConfig()
 	if err != nil {
