@@ -85,7 +85,7 @@ lint: $(GOLANGCI_LINT) ## go vet and golangci-lint, here and in test/cluster
 
 .PHONY: test-unit
 test-unit: ## house rules and unit tests, with the race detector
-	@go test -race -timeout 15m $$(go list $(UNIT_TESTS) | grep -v /test/e2e)
+	@test/gotest -race -timeout 15m $$(go list $(UNIT_TESTS) | grep -v /test/e2e)
 
 .PHONY: test-cluster
 test-cluster: ## start, grow, break and stop a cluster, and look for what it leaves behind
@@ -94,7 +94,7 @@ test-cluster: ## start, grow, break and stop a cluster, and look for what it lea
 .PHONY: test-e2e
 test-e2e: build sample-app cached-image ## the scripts of test/e2e on the cluster that runs, or on KUBECONFIG's
 	@test/docker/docker start; eval "$$(test/docker/docker env)"; docker load --quiet --input bin/app.tar; \
-	E2E=required go test -count=1 -timeout 30m -parallel 3 ./test/e2e/...
+	E2E=required test/gotest -count=1 -timeout 30m -parallel 2 ./test/e2e/...
 
 .PHONY: bench-imagecache
 bench-imagecache: build image ## how fast nodes get an image from each other, on a cluster of its own; RUNS=5 NODES=8
