@@ -196,7 +196,7 @@ func plantedText() []planted {
 			p:            "// Package x does a thing.\npackage x\n\nconst a = \"there is no %q in %s\"\n",
 			messagesPage: "# Page\n\n### there is no …\n\n### there was no …\n",
 		}, []string{"messages " + messagesPage + ":5"}},
-		{"machine path", map[string]string{"a.md": "in /work/wt/x\n"}, []string{"machine-path a.md:1"}},
-		{"a path", map[string]string{"a.md": "docker run -w /work/src, /home/me/code\n"}, nil},
+		{"machine path", map[string]string{"a.md": "in /root/go/pkg, /home/me/src/x\n"}, []string{"machine-path a.md:1"}},
+		{"a path", map[string]string{"a.md": "docker run -w /workspace/src, /home/me/code\n"}, nil},
 	}
 }

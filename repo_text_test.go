@@ -2,6 +2,7 @@ package repo
 
 import (
 	"go/ast"
+	"os"
 	"path"
 	"regexp"
 	"strings"
@@ -53,9 +54,14 @@ func checkMergeMarker(tr *tree, bad report) {
 	})
 }
 
-// checkMachinePath finds the paths of one machine.
+// checkMachinePath finds the paths of one machine: where this clone lies, and
+// homes.
 func checkMachinePath(tr *tree, bad report) {
-	local := regexp.MustCompile(`/work/(main|wt|shared|\.library)\b|/(home|Users)/[a-z0-9]+/(go|src)/|/root/go/`)
+	pattern := `/(home|Users)/[a-z0-9]+/(go|src)/|/root/go/`
+	if top, err := os.Getwd(); err == nil && strings.Count(top, "/") > 1 {
+		pattern += "|" + regexp.QuoteMeta(top+"/")
+	}
+	local := regexp.MustCompile(pattern)
 	eachLine(tr, func(path string, n int, line string) {
 		if m := local.FindString(line); m != "" {
 			bad(path, n, "%s is a path of one machine", m)
