@@ -89,7 +89,7 @@ test-unit: ## house rules and unit tests, with the race detector
 
 .PHONY: test-cluster
 test-cluster: ## start, grow, break and stop a cluster, and look for what it leaves behind
-	@cd test/cluster && go test -count=1 -timeout 15m .
+	@cd test/cluster && ../gotest -count=1 -timeout 15m .
 
 .PHONY: test-e2e
 test-e2e: build sample-app cached-image ## the scripts of test/e2e on the cluster that runs, or on KUBECONFIG's

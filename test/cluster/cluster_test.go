@@ -48,12 +48,35 @@ func TestCluster(t *testing.T) {
 		t.Errorf("a user's kubeconfig is\n%s", user)
 	}
 	runCluster(t, state, "kill", "node2")
-	kubectl("get", "nodes")
+	await(t, "the API server to answer without node2", func() error {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(state, "bin", "kubectl"), "get", "nodes", "--request-timeout=5s")
+		cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(state, "admin.kubeconfig"))
+		return cmd.Run()
+	})
 
 	runCluster(t, state, "stop")
 	runCluster(t, state, "stop")
 	if after := machineState(t, state); !slices.Equal(before, after) {
 		t.Errorf("left behind, or taken away:\n%s", difference(before, after))
+	}
+}
+
+// await tries again and again until there is no error.
+func await(t *testing.T, what string, try func() error) {
+	t.Helper()
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(2 * time.Minute)
+	for {
+		err := try()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waiting for %s: %v", what, err)
+		}
 	}
 }
 
