@@ -101,6 +101,7 @@ func (s *session) startProcess(context.Context) error {
 	s.o.Log.Info("starting the local process")
 	s.exited = make(chan exit, 1)
 	if err := s.room.Release(); err != nil {
+		s.exited = nil // nobody is to be waited for
 		return err
 	}
 	s.waiting.Go(func() {
