@@ -103,7 +103,7 @@ func FUSE(ctx context.Context, cfg Config) (*Mount, error) {
 	}
 	fsys := newFileSystem(cfg, r)
 	opts := mountOptions(cfg)
-	server, err := fuse.NewServer(fs.NewNodeFS(fsys.root(), opts), cfg.Mountpoint, &opts.MountOptions)
+	server, err := mountNow(fs.NewNodeFS(fsys.root(), opts), cfg.Mountpoint, &opts.MountOptions)
 	if err != nil {
 		r.close()
 		return nil, fmt.Errorf("mounting at %s: %w", cfg.Mountpoint, err)
@@ -124,15 +124,15 @@ func mountOptions(cfg Config) *fs.Options {
 	root := os.Geteuid() == 0
 	return &fs.Options{
 		MountOptions: fuse.MountOptions{
-			AllowOther:    root,
-			DirectMount:   root,
-			FsName:        "telepresence",
-			Name:          "telepresence",
-			MaxBackground: 128,
-			MaxWrite:      1 << 20,
-			MaxReadAhead:  1 << 20,
-			DisableXAttrs: true,
-			Logger:        slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
+			AllowOther:        root,
+			DirectMountStrict: root,
+			FsName:            "telepresence",
+			Name:              "telepresence",
+			MaxBackground:     128,
+			MaxWrite:          1 << 20,
+			MaxReadAhead:      1 << 20,
+			DisableXAttrs:     true,
+			Logger:            slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
 		},
 		NullPermissions: true,
 		Logger:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),

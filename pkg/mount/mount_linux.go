@@ -8,7 +8,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"syscall"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"github.com/telepresence/telepresence/pkg/doctor"
@@ -41,6 +43,38 @@ func openDevice() error {
 		return noFUSE(err, "start this container with --device /dev/fuse --cap-add SYS_ADMIN")
 	}
 	return f.Close()
+}
+
+// mountNow mounts. The descriptor of a direct mount must not be inherited, and
+// go-fuse leaves it so that it is: a child that holds it keeps the mount from
+// failing when this process is killed, and whoever waits for an answer then,
+// the child itself included, would wait for ever. No child is started until
+// that is mended.
+func mountNow(rawFS fuse.RawFileSystem, mountpoint string, opts *fuse.MountOptions) (*fuse.Server, error) {
+	if !opts.DirectMountStrict {
+		return fuse.NewServer(rawFS, mountpoint, opts) // by fusermount, a child
+	}
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	server, err := fuse.NewServer(rawFS, mountpoint, opts)
+	if errors.Is(err, os.ErrPermission) {
+		return nil, noFUSE(err, "start this container with --device /dev/fuse --cap-add SYS_ADMIN")
+	}
+	if err != nil {
+		return nil, err
+	}
+	const open = "/proc/self/fd"
+	entries, err := os.ReadDir(open)
+	for _, e := range entries {
+		fd, notNumber := strconv.Atoi(e.Name())
+		if target, _ := os.Readlink(filepath.Join(open, e.Name())); target == fuseDevice && notNumber == nil {
+			syscall.CloseOnExec(fd)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, detach(mountpoint))
+	}
+	return server, nil
 }
 
 // fusermount finds the set-uid program that mounts for ordinary users.

@@ -5,12 +5,19 @@ package mount
 import (
 	"errors"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
+
 	"github.com/telepresence/telepresence/pkg/doctor"
 )
 
 // available says that only Linux has the FUSE this package was made for; the
 // caller copies instead.
 func available() error { return noFUSE(errors.ErrUnsupported, "") }
+
+// mountNow is never reached where nothing can be mounted.
+func mountNow(fuse.RawFileSystem, string, *fuse.MountOptions) (*fuse.Server, error) {
+	return nil, noFUSE(errors.ErrUnsupported, "")
+}
 
 // detach is never reached where nothing can be mounted.
 func detach(string) error { return errors.ErrUnsupported }

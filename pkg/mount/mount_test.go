@@ -325,6 +325,20 @@ func TestStallKilled(t *testing.T) {
 	}
 }
 
+// TestNotInherited starts a child: one that held the mount's descriptor would
+// keep a killed session's mount, and those who wait for it, from ending.
+func TestNotInherited(t *testing.T) {
+	t.Parallel()
+	mounted(t, newPod(t), t.TempDir(), nil)
+	out, err := exec.Command("ls", "-l", "/proc/self/fd").CombinedOutput()
+	if err != nil {
+		t.Skipf("ls: %v: %s", err, out)
+	}
+	if bytes.Contains(out, []byte("/dev/fuse")) {
+		t.Errorf("a child has the mount's descriptor:\n%s", out)
+	}
+}
+
 func TestBrokenSession(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
