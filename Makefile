@@ -100,6 +100,10 @@ test-e2e: build sample-app cached-image ## the scripts of test/e2e on the cluste
 bench-imagecache: build image ## how fast nodes get an image from each other, on a cluster of its own; RUNS=5 NODES=8
 	@NODES=$(if $(filter command line,$(origin NODES)),$(NODES),8) test/bench/imagecache
 
+.PHONY: bench-mount
+bench-mount: ## the pod's files, beside Debian's sshfs where it is installed: small files, a big one, ls -lR, grep -r
+	@go test -run '^$$' -bench Mount -benchtime 1x ./pkg/mount
+
 ##@ cluster
 
 .PHONY: cluster-ready
