@@ -3,7 +3,6 @@
 package process
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -137,9 +136,9 @@ func TestChildrenEndWithProcess(t *testing.T) {
 func TestSignalReachesGroup(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	p := run(t, Config{}, `cd "$1"; trap 'exit 9' USR1
+	p := run(t, Config{}, `cd "$1"; trap 'wait; exit 9' USR1
 		(trap 'echo got > child; exit' USR1; echo $$ > ready; while :; do sleep 0.05; done) &
-		wait; wait`, dir)
+		wait`, dir)
 	pidFile(t, filepath.Join(dir, "ready"))
 	if err := p.Signal(syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
@@ -147,10 +146,9 @@ func TestSignalReachesGroup(t *testing.T) {
 	if status, err := p.Wait(); err != nil || status.ExitCode() != 9 {
 		t.Fatal(status, err)
 	}
-	eventually(t, "the child got the signal too", func() bool {
-		b, _ := os.ReadFile(filepath.Join(dir, "child"))
-		return bytes.Equal(b, []byte("got\n"))
-	})
+	if b, err := os.ReadFile(filepath.Join(dir, "child")); string(b) != "got\n" {
+		t.Errorf("the child got no signal: %q, %v", b, err)
+	}
 }
 
 func TestCloseAsksFirst(t *testing.T) {
