@@ -6,9 +6,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
@@ -17,8 +22,8 @@ import (
 
 // The roles that this test's binary plays besides the test.
 const (
-	driverRole   = "test-driver"   // runs a command in a sandbox, as telepresence would
-	ordinaryRole = "test-ordinary" // runs a command as an ordinary user, where /dev/net/tun is for all
+	driverRole = "test-driver" // runs a command in a sandbox, as telepresence would
+	worldRole  = "test-world"  // runs a command as a user, in a world of its own
 )
 
 func TestMain(m *testing.M) {
@@ -31,8 +36,8 @@ func TestMain(m *testing.M) {
 			os.Exit(Main(os.Args[2:]))
 		case driverRole:
 			os.Exit(drive(os.Args[2:]))
-		case ordinaryRole:
-			os.Exit(beOrdinary(os.Args[2:]))
+		case worldRole:
+			os.Exit(runInWorld(os.Args[2:]))
 		}
 	}
 	goleak.VerifyTestMain(m)
@@ -43,17 +48,32 @@ const nobody = 65534
 
 // TestAsOrdinaryUser runs the tests of this package once more, without root.
 func TestAsOrdinaryUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("this is an ordinary user already")
-	}
 	t.Parallel()
-	args := []string{ordinaryRole, "-test.run=^TestSandbox", "-test.timeout=10m", "-test.count=1"}
+	runTestsAs(t, nobody, "^TestSandbox")
+}
+
+// TestAloneAsRoot runs the tests that compare the machine before and after where
+// nobody else changes it. (As an ordinary user, they are among the others.)
+func TestAloneAsRoot(t *testing.T) {
+	t.Parallel()
+	runTestsAs(t, 0, "^TestSandboxKilled")
+}
+
+// inWorld is set in the environment of tests that run in a world of their own.
+const inWorld = "TELEPRESENCE_TEST_WORLD"
+
+func runTestsAs(t *testing.T, uid int, tests string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make a world for the test")
+	}
+	args := []string{worldRole, fmt.Sprint(uid), "-test.run=" + tests, "-test.timeout=10m", "-test.count=1"}
 	if testing.Verbose() {
 		args = append(args, "-test.v")
 	}
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
@@ -62,19 +82,23 @@ func TestAsOrdinaryUser(t *testing.T) {
 	}
 }
 
-// beOrdinary makes a world in which /dev/net/tun is what it is on an ordinary
-// machine, and runs this binary in it as nobody.
-func beOrdinary(args []string) int {
-	dir, err := ordinaryWorld()
+// runInWorld makes a world in which /dev/net/tun is what it is on an ordinary
+// machine, and runs this binary in it as a user.
+func runInWorld(args []string) int {
+	uid, err := strconv.Atoi(args[0])
+	if err == nil {
+		err = makeWorld()
+	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "making an ordinary user's world:", err)
+		fmt.Fprintln(os.Stderr, "making a world for the tests:", err)
 		return 1
 	}
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "HOME="+dir, "TMPDIR="+dir)
+	cmd := exec.Command("/proc/self/exe", args[1:]...)
+	cmd.Dir = "/tmp"
+	cmd.Env = append(os.Environ(), "HOME=/tmp", "TMPDIR=/tmp", inWorld+"=1")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	id := uint32(uid) // 0 or nobody
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
 	if err := cmd.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -82,22 +106,47 @@ func beOrdinary(args []string) int {
 	return 0
 }
 
-// ordinaryWorld mounts a tmpfs, for TMPDIR, in a mount namespace of the tests'.
-func ordinaryWorld() (string, error) {
+// makeWorld sets up the mount and network namespace of runInWorld.
+func makeWorld() error {
+	lo, err := netlink.LinkByName("lo")
+	if err == nil {
+		err = netlink.LinkSetUp(lo)
+	}
+	if err != nil {
+		return err
+	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return "", err
+		return err
 	}
 	if err := unix.Mount("tmpfs", "/tmp", "tmpfs", 0, "mode=1777"); err != nil {
-		return "", err
+		return err
 	}
 	node := "/tmp/tun"
 	if err := unix.Mknod(node, unix.S_IFCHR|0o666, int(unix.Mkdev(10, 200))); err != nil {
-		return "", err
+		return err
 	}
 	if err := os.Chmod(node, 0o666); err != nil {
-		return "", err
+		return err
 	}
-	return "/tmp", unix.Mount(node, tunPath, "", unix.MS_BIND, "")
+	return unix.Mount(node, tunPath, "", unix.MS_BIND, "")
+}
+
+// patience is how long a test waits for what must happen.
+const patience = 60 * time.Second
+
+// eventually waits until cond holds.
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("still not: %s", what)
+		}
+	}
 }
 
 // start makes a sandbox for a shell script, or skips where the machine has no
@@ -144,12 +193,29 @@ func run(t *testing.T, cfg Config, script string, args ...string) string {
 	if err := s.Release(); err != nil {
 		t.Fatal(err)
 	}
-	status, err := s.Wait()
+	status, err := waitKilling(s)
 	b, readErr := os.ReadFile(out.Name())
 	if err != nil || status.ExitCode() != 0 || readErr != nil {
 		t.Fatalf("%v, %v, %v\n%s", status, err, readErr, b)
 	}
 	return string(b)
+}
+
+// waitKilling waits for the end of the process, which it kills when that takes
+// too long.
+func waitKilling(s *Sandbox) (process.ExitStatus, error) {
+	ended := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			_ = s.Signal(syscall.SIGKILL)
+		}
+	})
+	defer wg.Wait()
+	defer close(ended)
+	return s.Wait()
 }
 
 // drive runs a command in a sandbox up to a moment ("started", "run") and
@@ -180,3 +246,6 @@ func drive(args []string) int {
 	}
 	return status.ExitCode()
 }
+
+// lines splits what a script wrote.
+func lines(s string) []string { return strings.Split(strings.TrimSuffix(s, "\n"), "\n") }
