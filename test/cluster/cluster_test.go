@@ -43,6 +43,24 @@ func TestCluster(t *testing.T) {
 	runCluster(t, state, "add")
 	kubectl("wait", "--for=condition=Ready", "node/node2", "--timeout=120s")
 
+	// A loaded image is on the nodes that run, and on those that come later.
+	tar := filepath.Join(t.TempDir(), "one.tar")
+	program := filepath.Join(t.TempDir(), "one")
+	if err := os.WriteFile(program, []byte("a program"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeImage(tar, "cluster.test/one:1", program); err != nil {
+		t.Fatal(err)
+	}
+	runCluster(t, state, "load", tar)
+	runCluster(t, state, "add")
+	for _, node := range []string{"node1", "node2", "node3"} {
+		images := runCluster(t, state, "exec", node, "ctr", "--namespace", "k8s.io", "images", "ls", "--quiet")
+		if !strings.Contains(images, "cluster.test/one:1\n") {
+			t.Errorf("%s has not the image that was loaded:\n%s", node, images)
+		}
+	}
+
 	user := runCluster(t, state, "kubeconfig", "edit", "try", "ada")
 	if !strings.Contains(user, "client-certificate-data") {
 		t.Errorf("a user's kubeconfig is\n%s", user)
@@ -94,8 +112,9 @@ func runCluster(t *testing.T, state string, args ...string) string {
 	return stdout.String()
 }
 
-// machineState is what a cluster could leave behind of itself: interfaces of its
-// kind, mounts and processes with its folder in their names.
+// machineState is what a cluster could leave behind of itself: interfaces, packet
+// filter rules, control groups of its kind, mounts and processes with its folder in
+// their names.
 func machineState(t *testing.T, state string) []string {
 	t.Helper()
 	links, err := exec.CommandContext(t.Context(), "ip", "-brief", "link").Output()
@@ -105,6 +124,25 @@ func machineState(t *testing.T, state string) []string {
 	var found []string
 	for line := range strings.Lines(string(links)) {
 		found = append(found, "link "+strings.Fields(line)[0])
+	}
+	rules, err := exec.CommandContext(t.Context(), "iptables-save").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(rules)) {
+		if strings.HasPrefix(line, "-A") {
+			found = append(found, "rule "+strings.TrimSpace(line))
+		}
+	}
+	roots, err := cgroupRoots()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, root := range roots {
+		groups, _ := filepath.Glob(filepath.Join(root, "tpc*"))
+		for _, group := range groups {
+			found = append(found, "control group "+group)
+		}
 	}
 	mounts, err := os.ReadFile("/proc/mounts")
 	if err != nil {
