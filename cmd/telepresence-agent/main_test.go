@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/telepresence/telepresence/pkg/k8s/undo"
 	"github.com/telepresence/telepresence/pkg/proxy"
 )
 
@@ -65,12 +67,17 @@ type served struct {
 // startServe runs "serve" with keys of its own.
 func startServe(t *testing.T, args ...string) *served {
 	t.Helper()
+	return startServeIn(t, t.TempDir(), args...)
+}
+
+// startServeIn is startServe with the keys in dir, beside what is there.
+func startServeIn(t *testing.T, dir string, args ...string) *served {
+	t.Helper()
 	s := &served{port: freePort(t)}
 	var err error
 	if s.keys, err = proxy.NewKeys(); err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
 	for name, text := range map[string][]byte{"host_key": s.keys.HostKey, "client.pub": s.keys.ClientPublic, "token": append(s.keys.Token, '\n')} {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
 			t.Fatal(err)
@@ -148,6 +155,28 @@ func TestServeWithoutClient(t *testing.T) {
 	s := startServe(t, "--grace=200ms")
 	s.wait(t)
 	if !strings.Contains(s.log.String(), "there is no undo record") {
+		t.Errorf("the log does not say what was done:\n%s", s.log.String())
+	}
+}
+
+// TestServeMayNotRestore has a record, and no right to carry it out: the usual case, and no failure.
+func TestServeMayNotRestore(t *testing.T) {
+	t.Parallel()
+	record := undo.Record{
+		Version: undo.Version, Session: "0123abcd", Owner: "ann@laptop", Workload: "deployment/web", Created: time.Unix(0, 0),
+		Restore: []undo.Request{{Method: http.MethodPatch, Path: "/apis/apps/v1/namespaces/x/deployments/web", What: "scaling back"}},
+	}
+	text, err := record.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "undo.json"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := startServeIn(t, dir, "--grace=200ms")
+	s.wait(t)
+	if !strings.Contains(s.log.String(), `msg="not restored" workload=deployment/web`) {
 		t.Errorf("the log does not say what was done:\n%s", s.log.String())
 	}
 }
