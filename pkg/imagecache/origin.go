@@ -42,11 +42,10 @@ func (o *RegistryOrigin) Chunk(ctx context.Context, repo string, c Chunk) (Answe
 	}
 	base := repository.Scheme() + "://" + repository.RegistryStr() + "/v2/" + repository.RepositoryStr()
 	for _, kind := range []string{"/blobs/", "/manifests/"} {
-		a, status, err := fetchChunk(ctx, trip, base+kind+string(c.Blob), c.Index, true)
+		url := base + kind + string(c.Blob)
+		a, status, err := fetchChunk(ctx, trip, url, c.Index, ChunkSize)
 		if status == http.StatusRequestedRangeNotSatisfiable {
-			// Of an empty blob, and, with some registries, of one that is
-			// shorter than the range.
-			a, status, err = fetchChunk(ctx, trip, base+kind+string(c.Blob), c.Index, false)
+			a, status, err = fetchExactly(ctx, trip, url, c.Index)
 		}
 		switch {
 		case err != nil:
@@ -89,19 +88,32 @@ func (o *RegistryOrigin) trip(ctx context.Context, r name.Repository) (http.Roun
 const accepted = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, " +
 	"application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, */*"
 
-// fetchChunk gets one chunk, by its range or out of the whole. Registries may
-// answer a range with the whole, as they do for manifests.
-func fetchChunk(ctx context.Context, trip http.RoundTripper, url string, index int, ranged bool) (Answer, int, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+// fetchExactly gets a chunk from a registry that refuses a range which goes past
+// the blob's end, where RFC 9110, section 14.1.2, would have it answer with what
+// there is. Out of the whole, the last chunk would cost as much as all others.
+func fetchExactly(ctx context.Context, trip http.RoundTripper, url string, index int) (Answer, int, error) {
+	resp, err := request(ctx, trip, http.MethodHead, url, "")
 	if err != nil {
 		return Answer{}, 0, err
 	}
-	first := int64(index) * ChunkSize
-	if ranged {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", first, first+ChunkSize-1))
+	defer resp.Body.Close()
+	length := chunkLength(resp.ContentLength, index)
+	switch {
+	case resp.StatusCode != http.StatusOK:
+		return Answer{}, resp.StatusCode, nil
+	case resp.ContentLength == 0 && index == 0:
+		return Answer{}, http.StatusOK, nil
+	case length <= 0:
+		return Answer{}, 0, fmt.Errorf("it refuses a part of %d bytes", resp.ContentLength)
 	}
-	req.Header.Set("Accept", accepted)
-	resp, err := (&http.Client{Transport: trip}).Do(req)
+	return fetchChunk(ctx, trip, url, index, length)
+}
+
+// fetchChunk gets one chunk of so many bytes at most, by its range. Registries
+// may answer a range with the whole, as they do for manifests.
+func fetchChunk(ctx context.Context, trip http.RoundTripper, url string, index int, length int64) (Answer, int, error) {
+	first := int64(index) * ChunkSize
+	resp, err := request(ctx, trip, http.MethodGet, url, fmt.Sprintf("bytes=%d-%d", first, first+length-1))
 	if err != nil {
 		return Answer{}, 0, err
 	}
@@ -127,4 +139,17 @@ func fetchChunk(ctx context.Context, trip http.RoundTripper, url string, index i
 		a.Size = first + int64(len(a.Data))
 	}
 	return a, http.StatusOK, nil
+}
+
+// request asks the registry. The caller closes the body.
+func request(ctx context.Context, trip http.RoundTripper, method, url, ranges string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	if ranges != "" {
+		req.Header.Set("Range", ranges)
+	}
+	req.Header.Set("Accept", accepted)
+	return (&http.Client{Transport: trip}).Do(req)
 }

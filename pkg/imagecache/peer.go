@@ -112,6 +112,8 @@ func (p *peerClient) Chunk(ctx context.Context, repo string, c Chunk, held bool,
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusNotFound:
+		// Read to its end, the connection serves the next question.
+		_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 4<<10))
 		return Answer{}, ErrNotHeld
 	default:
 		return Answer{}, fmt.Errorf("it answers %s", resp.Status)
