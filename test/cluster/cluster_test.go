@@ -43,24 +43,7 @@ func TestCluster(t *testing.T) {
 	runCluster(t, state, "add")
 	kubectl("wait", "--for=condition=Ready", "node/node2", "--timeout=120s")
 
-	// A loaded image is on the nodes that run, and on those that come later.
-	tar := filepath.Join(t.TempDir(), "one.tar")
-	program := filepath.Join(t.TempDir(), "one")
-	if err := os.WriteFile(program, []byte("a program"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := writeImage(tar, "cluster.test/one:1", program); err != nil {
-		t.Fatal(err)
-	}
-	runCluster(t, state, "load", tar)
-	runCluster(t, state, "add")
-	for _, node := range []string{"node1", "node2", "node3"} {
-		images := runCluster(t, state, "exec", node, "ctr", "--namespace", "k8s.io", "images", "ls", "--quiet")
-		if !strings.Contains(images, "cluster.test/one:1\n") {
-			t.Errorf("%s has not the image that was loaded:\n%s", node, images)
-		}
-	}
-
+	loadAndAdd(t, state)
 	user := runCluster(t, state, "kubeconfig", "edit", "try", "ada")
 	if !strings.Contains(user, "client-certificate-data") {
 		t.Errorf("a user's kubeconfig is\n%s", user)
@@ -76,6 +59,28 @@ func TestCluster(t *testing.T) {
 	runCluster(t, state, "stop")
 	if after := machineState(t, state); !slices.Equal(before, after) {
 		t.Errorf("left behind, or taken away:\n%s", difference(before, after))
+	}
+}
+
+// loadAndAdd loads an image: it is on the nodes that run, and on one that comes
+// later, the third.
+func loadAndAdd(t *testing.T, state string) {
+	t.Helper()
+	tar := filepath.Join(t.TempDir(), "one.tar")
+	program := filepath.Join(t.TempDir(), "one")
+	if err := os.WriteFile(program, []byte("a program"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeImage(tar, "cluster.test/one:1", program); err != nil {
+		t.Fatal(err)
+	}
+	runCluster(t, state, "load", tar)
+	runCluster(t, state, "add")
+	for _, node := range []string{"node1", "node2", "node3"} {
+		images := runCluster(t, state, "exec", node, "ctr", "--namespace", "k8s.io", "images", "ls", "--quiet")
+		if !strings.Contains(images, "cluster.test/one:1\n") {
+			t.Errorf("%s has not the image that was loaded:\n%s", node, images)
+		}
 	}
 }
 
