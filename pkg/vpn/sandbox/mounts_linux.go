@@ -113,12 +113,25 @@ func (m *mounts) shelve(dir string) error {
 		return err
 	}
 	if m.shelf, err = openPath(dir); err == nil {
-		err = unix.Mount(fdPath(under), dir, "", unix.MS_BIND|unix.MS_REC, "")
+		err = m.hideShelf(under, dir)
 	}
 	if err != nil {
 		_ = unix.Unmount(dir, unix.MNT_DETACH)
 	}
 	return err
+}
+
+// hideShelf mounts the folder under the shelf over it. The copy of a folder has
+// what is mounted on it, the shelf included, which would lie on top again: so it
+// can't be copied meanwhile.
+func (m *mounts) hideShelf(under *os.File, dir string) error {
+	if err := unix.Mount("", fdPath(m.shelf), "", unix.MS_UNBINDABLE, ""); err != nil {
+		return err
+	}
+	if err := unix.Mount(fdPath(under), dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	return unix.Mount("", fdPath(m.shelf), "", unix.MS_PRIVATE, "")
 }
 
 // put puts a file on the shelf and returns its path.
