@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -11,16 +12,16 @@ import (
 // source is one of those who may have a chunk.
 type source struct {
 	name string // of a peer; "": the origin, or this node as an owner
-	ask  func(ctx context.Context, started func()) (Answer, error)
+	ask  func(ctx context.Context, tell func(Stage)) (Answer, error)
 }
 
 // sources are those to ask for a chunk, in their order: the owner, the next
-// owner, whoever else may hold it, the origin.
+// owner, whoever else may hold it, the origin; and last, who is slow or shunned.
 func (n *Node) sources(repo string, c Chunk) []source {
 	peers := n.cfg.Peers()
-	var list, shunned []source
-	origin := source{ask: func(ctx context.Context, started func()) (Answer, error) {
-		started()
+	var list, last, shunned []source
+	origin := source{ask: func(ctx context.Context, tell func(Stage)) (Answer, error) {
+		tell(Taken)
 		return n.own(ctx, repo, c)
 	}}
 	mine := false
@@ -32,26 +33,36 @@ func (n *Node) sources(repo string, c Chunk) []source {
 			continue
 		}
 		held := mine || i > 1
-		s := source{name: name, ask: func(ctx context.Context, started func()) (Answer, error) {
-			return peers[name].Chunk(ctx, repo, c, held, started)
+		s := source{name: name, ask: func(ctx context.Context, tell func(Stage)) (Answer, error) {
+			return peers[name].Chunk(ctx, repo, c, held, tell)
 		}}
-		if n.isShunned(name) {
+		switch {
+		case n.isShunned(name):
 			shunned = append(shunned, s)
-		} else {
+		case n.isSlow(name):
+			last = append(last, s)
+		default:
 			list = append(list, s)
 		}
 	}
 	if !mine {
 		list = append(list, origin)
 	}
-	return append(list, shunned...)
+	return slices.Concat(list, last, shunned)
 }
 
 // outcome is what a source answered.
 type outcome struct {
+	index  int
 	source source
 	answer Answer
 	err    error
+}
+
+// step is a stage that a source has reached.
+type step struct {
+	index int
+	stage Stage
 }
 
 // hedged asks sources one after the other: the next when one has failed, or is
@@ -64,42 +75,54 @@ func (n *Node) hedged(ctx context.Context, c Chunk, sources []source, fits func(
 	defer cancel()
 
 	outcomes := make(chan outcome, len(sources))
-	started := make(chan int, len(sources))
+	steps := make(chan step, 2*len(sources))
+	open := make(map[int]bool) // who was asked and hasn't answered
 	patience := time.NewTimer(0)
 	defer patience.Stop()
 	var errs []error
-	for next, open := 0, 0; ; {
+	for next := 0; ; {
 		select {
-		case i := <-started:
-			if i == next-1 { // the last that was asked works on it
-				patience.Reset(n.cfg.Times.Work)
+		case s := <-steps:
+			if s.index == next-1 { // the last that was asked
+				patience.Reset(n.cfg.Times.until(s.stage))
 			}
 		case <-patience.C:
 			if next == len(sources) {
 				continue // nobody left: the context's time decides
 			}
 			s, i := sources[next], next
-			next, open = next+1, open+1
+			next, open[i] = next+1, true
 			patience.Reset(n.cfg.Times.Start)
 			asked.Go(func() {
-				a, err := s.ask(ctx, sync.OnceFunc(func() { started <- i }))
+				a, err := s.ask(ctx, func(stage Stage) { steps <- step{i, stage} })
 				if err == nil {
 					err = fits(a)
 				}
-				outcomes <- outcome{s, a, err}
+				outcomes <- outcome{i, s, a, err}
 			})
 		case o := <-outcomes:
-			open--
+			delete(open, o.index)
 			if o.err == nil {
+				n.overtaken(sources[:o.index], open)
 				return o.answer, o.source.name, nil
 			}
 			errs = append(errs, n.blame(ctx, o))
-			if open == 0 && next == len(sources) {
+			if len(open) == 0 && next == len(sources) {
 				return Answer{}, "", fmt.Errorf("chunk %d of %s: %w", c.Index, c.Blob, errors.Join(errs...))
 			}
 			patience.Reset(0)
 		case <-ctx.Done():
 			return Answer{}, "", fmt.Errorf("chunk %d of %s: %w", c.Index, c.Blob, errors.Join(append(errs, context.Cause(ctx))...))
+		}
+	}
+}
+
+// overtaken asks those peers last from now on that were asked before the one who
+// answered, and haven't: their link is slow, or they hang.
+func (n *Node) overtaken(before []source, open map[int]bool) {
+	for i, s := range before {
+		if open[i] && s.name != "" {
+			n.slow(s.name)
 		}
 	}
 }

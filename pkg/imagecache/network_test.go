@@ -189,7 +189,7 @@ func TestStrangersAreTurnedAway(t *testing.T) {
 	config.InsecureSkipVerify = true                                      //nolint:gosec // the stranger would take any server
 	for _, c := range []*tls.Config{config, {InsecureSkipVerify: true}} { //nolint:gosec // as above
 		p := NewPeer(host(nodes["a"].peers), c).(*peerClient)
-		_, err := p.Chunk(t.Context(), "docker.io/shop/agent", Chunk{Blob: "sha256:" + Digest(strings.Repeat("0", 64))}, true, func() {})
+		_, err := p.Chunk(t.Context(), "docker.io/shop/agent", Chunk{Blob: "sha256:" + Digest(strings.Repeat("0", 64))}, true, func(Stage) {})
 		if err == nil || !strings.Contains(err.Error(), "tls") {
 			t.Errorf("error is %v", err)
 		}

@@ -32,10 +32,14 @@ type Times struct {
 	// Work is how long it may then take until the next is asked: an owner may
 	// have to fetch from the origin first. Default 4 s.
 	Work time.Duration
+	// Send is how long a chunk may be on its way from a peer until the next is
+	// asked. Default 1.5 s.
+	Send time.Duration
 	// Chunk is how long anyone may take for one chunk in all. Default 30 s.
 	Chunk time.Duration
-	// Shun is for how long a peer that broke isn't asked. Default 1 min; one
-	// that lied is shunned ten times as long.
+	// Shun is for how long a peer that broke isn't asked, or one that another
+	// overtook is asked last. Default 1 min; one that lied is shunned ten times
+	// as long.
 	Shun time.Duration
 }
 
@@ -47,9 +51,18 @@ func (t Times) withDefaults() Times {
 	}
 	set(&t.Start, 500*time.Millisecond)
 	set(&t.Work, 4*time.Second)
+	set(&t.Send, 1500*time.Millisecond)
 	set(&t.Chunk, 30*time.Second)
 	set(&t.Shun, time.Minute)
 	return t
+}
+
+// until is how long a peer may take from a stage to the next.
+func (t Times) until(s Stage) time.Duration {
+	if s == Sending {
+		return t.Send
+	}
+	return t.Work
 }
 
 // Counts are a node's figures since it started.
@@ -78,6 +91,7 @@ type Node struct {
 	loose     map[Chunk]Answer // chunks fetched for others, of blobs not wanted here
 	order     []Chunk          // of loose, the oldest first
 	shunUntil map[string]time.Time
+	slowUntil map[string]time.Time // peers that are asked last
 
 	fromPeers, fromOrigin, toPeers, toRuntime, hits, misses, shunned atomic.Int64
 }
@@ -93,6 +107,7 @@ func New(cfg Config) *Node {
 	return &Node{
 		cfg: cfg, stop: make(chan struct{}), fetches: make(map[Digest]*fetch),
 		loose: make(map[Chunk]Answer), shunUntil: make(map[string]time.Time),
+		slowUntil: make(map[string]time.Time),
 	}
 }
 
@@ -208,7 +223,7 @@ func (n *Node) fromHome(ctx context.Context, repo string, c Chunk) (Answer, bool
 		if !ok || n.isShunned(name) {
 			continue
 		}
-		a, err := peer.Chunk(ctx, repo, c, true, func() {})
+		a, err := peer.Chunk(ctx, repo, c, true, func(Stage) {})
 		if err == nil && fitting(a, c.Index, a.Size) == nil {
 			n.fromPeers.Add(int64(len(a.Data)))
 			return a, true
@@ -226,7 +241,7 @@ func (n *Node) fromHolders(ctx context.Context, repo string, c Chunk) (Answer, e
 			continue
 		}
 		var a Answer
-		if a, err = peers[name].Chunk(ctx, repo, c, true, func() {}); err == nil {
+		if a, err = peers[name].Chunk(ctx, repo, c, true, func(Stage) {}); err == nil {
 			n.fromPeers.Add(int64(len(a.Data)))
 			return a, nil
 		}
@@ -264,6 +279,20 @@ func (n *Node) shun(name string, lied bool, why error) {
 	n.mu.Unlock()
 	n.shunned.Add(1)
 	n.cfg.Log.Warn("shunning a peer", "peer", name, "for", d, "err", why)
+}
+
+// slow asks a peer last for a while.
+func (n *Node) slow(name string) {
+	n.mu.Lock()
+	n.slowUntil[name] = time.Now().Add(n.cfg.Times.Shun)
+	n.mu.Unlock()
+	n.cfg.Log.Info("asking a peer last: another overtook it", "peer", name, "for", n.cfg.Times.Shun)
+}
+
+func (n *Node) isSlow(name string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return time.Now().Before(n.slowUntil[name])
 }
 
 func (n *Node) isShunned(name string) bool {

@@ -69,11 +69,11 @@ type link struct {
 	mesh *mesh
 }
 
-func (l link) Chunk(ctx context.Context, repo string, c Chunk, held bool, started func()) (Answer, error) {
+func (l link) Chunk(ctx context.Context, repo string, c Chunk, held bool, tell func(Stage)) (Answer, error) {
 	l.mesh.mu.Lock()
 	wrong := l.mesh.faults[l.node.cfg.Name]
 	l.mesh.mu.Unlock()
-	a, err := l.node.Serve(ctx, repo, c, held, started)
+	a, err := l.node.Serve(ctx, repo, c, held, func() { tell(Taken) })
 	if wrong != nil {
 		return wrong(ctx, a, err)
 	}
@@ -83,6 +83,7 @@ func (l link) Chunk(ctx context.Context, repo string, c Chunk, held bool, starte
 // mesh is some nodes that know each other, and an origin.
 type mesh struct {
 	origin *registry
+	times  Times
 	nodes  []*Node
 
 	mu     sync.Mutex
@@ -90,9 +91,16 @@ type mesh struct {
 	dead   map[string]bool
 }
 
-func newMesh(t *testing.T, n int) *mesh {
+// patient is for meshes without faults, in which nobody is to be asked twice,
+// however busy the machine.
+var patient = Times{Start: time.Minute, Work: time.Minute, Send: time.Minute, Chunk: time.Minute}
+
+// hasty is for meshes in which somebody is to be given up.
+var hasty = Times{Start: 100 * time.Millisecond, Work: 500 * time.Millisecond, Send: 200 * time.Millisecond}
+
+func newMesh(t *testing.T, n int, times Times) *mesh {
 	t.Helper()
-	m := &mesh{origin: &registry{blobs: make(map[Digest][]byte)}, faults: make(map[string]fault), dead: make(map[string]bool)}
+	m := &mesh{times: times, origin: &registry{blobs: make(map[Digest][]byte)}, faults: make(map[string]fault), dead: make(map[string]bool)}
 	for i := range n {
 		m.join(t, fmt.Sprintf("node%d", i))
 	}
@@ -108,7 +116,7 @@ func (m *mesh) join(t *testing.T, name string) *Node {
 	node := New(Config{
 		Name: name, Store: store, Origin: m.origin, Log: slog.New(slog.DiscardHandler),
 		Peers: func() map[string]Peer { return m.peersOf(name) },
-		Times: Times{Start: 100 * time.Millisecond, Work: 500 * time.Millisecond},
+		Times: m.times,
 	})
 	t.Cleanup(func() { _ = node.Close() })
 	m.mu.Lock()
@@ -163,7 +171,7 @@ func (m *mesh) pullAll(t *testing.T, d Digest, want []byte) {
 
 func TestAllAtOnce(t *testing.T) {
 	t.Parallel()
-	m := newMesh(t, 8)
+	m := newMesh(t, 8, patient)
 	d, blob := m.origin.add(12*ChunkSize + 5)
 	m.pullAll(t, d, blob)
 	if sent := m.origin.sent.Load(); sent != int64(len(blob)) {
@@ -173,7 +181,7 @@ func TestAllAtOnce(t *testing.T) {
 
 func TestSizes(t *testing.T) {
 	t.Parallel()
-	m := newMesh(t, 3)
+	m := newMesh(t, 3, hasty)
 	for _, size := range []int{0, 1, ChunkSize - 1, ChunkSize, ChunkSize + 1, 3 * ChunkSize} {
 		d, blob := m.origin.add(size)
 		m.pullAll(t, d, blob)
@@ -182,7 +190,7 @@ func TestSizes(t *testing.T) {
 
 func TestHeldByANeighbour(t *testing.T) {
 	t.Parallel()
-	m := newMesh(t, 5)
+	m := newMesh(t, 5, hasty)
 	d, blob := m.origin.add(6 * ChunkSize)
 	if err := m.nodes[2].cfg.Store.Put(d, bytes.NewReader(blob)); err != nil {
 		t.Fatal(err)
@@ -201,7 +209,7 @@ func TestHeldByANeighbour(t *testing.T) {
 // What was pushed is taken from its home, though the origin has it too.
 func TestPushedComesFromItsHome(t *testing.T) {
 	t.Parallel()
-	m := newMesh(t, 8)
+	m := newMesh(t, 8, hasty)
 	d, blob := m.origin.add(12 * ChunkSize)
 	names := nodeNamesOf(m)
 	for _, n := range m.nodes {
@@ -227,7 +235,7 @@ func nodeNamesOf(m *mesh) []string {
 
 func TestLiar(t *testing.T) {
 	t.Parallel()
-	m := newMesh(t, 6)
+	m := newMesh(t, 6, hasty)
 	d, blob := m.origin.add(20 * ChunkSize)
 	m.setFault("node3", func(_ context.Context, a Answer, err error) (Answer, error) {
 		if err == nil {
@@ -251,18 +259,23 @@ func TestLiar(t *testing.T) {
 
 func TestHangs(t *testing.T) {
 	t.Parallel()
-	m := newMesh(t, 6)
+	m := newMesh(t, 6, hasty)
 	d, blob := m.origin.add(10 * ChunkSize)
 	m.setFault("node1", func(ctx context.Context, _ Answer, _ error) (Answer, error) {
 		<-ctx.Done()
 		return Answer{}, ctx.Err()
 	})
 	m.pullAll(t, d, blob)
+	for _, n := range m.nodes {
+		if n.cfg.Name != "node1" && !n.isSlow("node1") {
+			t.Errorf("%s doesn't ask the one that hangs last", n.cfg.Name)
+		}
+	}
 }
 
 func TestBreaks(t *testing.T) {
 	t.Parallel()
-	m := newMesh(t, 6)
+	m := newMesh(t, 6, hasty)
 	d, blob := m.origin.add(10 * ChunkSize)
 	m.setFault("node1", func(context.Context, Answer, error) (Answer, error) {
 		return Answer{}, errors.New("connection reset")
@@ -272,7 +285,7 @@ func TestBreaks(t *testing.T) {
 
 func TestUnknown(t *testing.T) {
 	t.Parallel()
-	m := newMesh(t, 3)
+	m := newMesh(t, 3, hasty)
 	d := Digest("sha256:" + hex.EncodeToString(make([]byte, 32)))
 	if _, err := pull(t.Context(), m.nodes[0], d); !errors.Is(err, ErrUnknown) {
 		t.Errorf("error is %v", err)

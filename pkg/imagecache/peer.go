@@ -95,7 +95,7 @@ func NewPeer(address string, tlsConfig *tls.Config) Peer {
 }
 
 // Chunk asks the peer.
-func (p *peerClient) Chunk(ctx context.Context, repo string, c Chunk, held bool, started func()) (Answer, error) {
+func (p *peerClient) Chunk(ctx context.Context, repo string, c Chunk, held bool, tell func(Stage)) (Answer, error) {
 	at := p.base + chunkPath + (&url.URL{Path: repo}).EscapedPath() + "/" + string(c.Blob) + "/" + strconv.Itoa(c.Index)
 	if held {
 		at += "?" + heldQuery
@@ -118,13 +118,18 @@ func (p *peerClient) Chunk(ctx context.Context, repo string, c Chunk, held bool,
 	default:
 		return Answer{}, fmt.Errorf("it answers %s", resp.Status)
 	}
-	started()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, sizePrefix+ChunkSize+1))
+	tell(Taken)
+	var head [sizePrefix]byte
+	if _, err := io.ReadFull(resp.Body, head[:]); err != nil {
+		return Answer{}, err
+	}
+	tell(Sending)
+	data, err := io.ReadAll(io.LimitReader(resp.Body, ChunkSize+1))
 	if err != nil {
 		return Answer{}, err
 	}
-	if len(body) < sizePrefix || len(body) > sizePrefix+ChunkSize {
-		return Answer{}, fmt.Errorf("it sent %d bytes", len(body))
+	if len(data) > ChunkSize {
+		return Answer{}, fmt.Errorf("it sent more than %d bytes", ChunkSize)
 	}
-	return Answer{Size: size(body), Data: body[sizePrefix:]}, nil
+	return Answer{Size: size(head[:]), Data: data}, nil
 }

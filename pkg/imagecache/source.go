@@ -9,10 +9,19 @@ import (
 // concurrent use.
 type Peer interface {
 	// Chunk asks for a chunk of a blob that is in repo at the origin. With
-	// held, the peer answers only from what it has. started is called, at most
-	// once, when the peer has taken the question: from then on it works on it.
-	Chunk(ctx context.Context, repo string, c Chunk, held bool, started func()) (Answer, error)
+	// held, the peer answers only from what it has. tell is called as the
+	// answer gets on, at most once with each stage.
+	Chunk(ctx context.Context, repo string, c Chunk, held bool, tell func(Stage)) (Answer, error)
 }
+
+// Stage is how far a peer is with its answer.
+type Stage int
+
+// The stages that come before the answer.
+const (
+	Taken   Stage = iota + 1 // it has the question, and works on it
+	Sending                  // it has the chunk: only its link can be slow now
+)
 
 // Origin is where images are from. Safe for concurrent use.
 type Origin interface {
