@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -194,6 +195,35 @@ func TestStrangersAreTurnedAway(t *testing.T) {
 			t.Errorf("error is %v", err)
 		}
 		p.client.CloseIdleConnections()
+	}
+}
+
+// Who asks learns when the chunk is there, and only its way is left.
+func TestStages(t *testing.T) {
+	t.Parallel()
+	ready, sent := make(chan struct{}), make(chan struct{})
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		flush := http.NewResponseController(w).Flush
+		_ = flush()
+		<-ready
+		_, _ = w.Write(make([]byte, sizePrefix))
+		_ = flush()
+		<-sent
+	}))
+	t.Cleanup(server.Close)
+	p := NewPeer(host(server), &tls.Config{InsecureSkipVerify: true}).(*peerClient) //nolint:gosec // the test's own server
+	t.Cleanup(p.client.CloseIdleConnections)
+	var stages []Stage
+	_, err := p.Chunk(t.Context(), "docker.io/a/b", Chunk{Blob: "sha256:" + Digest(strings.Repeat("0", 64))}, false, func(s Stage) {
+		stages = append(stages, s)
+		if s == Taken {
+			close(ready)
+		} else {
+			close(sent)
+		}
+	})
+	if err != nil || !slices.Equal(stages, []Stage{Taken, Sending}) {
+		t.Errorf("the stages were %v, %v", stages, err)
 	}
 }
 

@@ -209,7 +209,7 @@ func TestHeldByANeighbour(t *testing.T) {
 // What was pushed is taken from its home, though the origin has it too.
 func TestPushedComesFromItsHome(t *testing.T) {
 	t.Parallel()
-	m := newMesh(t, 8, hasty)
+	m := newMesh(t, 8, patient)
 	d, blob := m.origin.add(12 * ChunkSize)
 	names := nodeNamesOf(m)
 	for _, n := range m.nodes {
