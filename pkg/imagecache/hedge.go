@@ -15,8 +15,14 @@ type source struct {
 	ask  func(ctx context.Context, tell func(Stage)) (Answer, error)
 }
 
+// How many peers are asked whether they hold a chunk, beside its owner and the
+// next, before the origin is: a thousand nodes take long to say no.
+const holders = 3
+
 // sources are those to ask for a chunk, in their order: the owner, the next
-// owner, whoever else may hold it, the origin; and last, who is slow or shunned.
+// owner, some who may hold it, those of them who are slow; then the origin, and
+// last, who is shunned. The origin is behind the slow, since who finds all
+// others slow is itself.
 func (n *Node) sources(repo string, c Chunk) []source {
 	peers := n.cfg.Peers()
 	var list, last, shunned []source
@@ -25,7 +31,8 @@ func (n *Node) sources(repo string, c Chunk) []source {
 		return n.own(ctx, repo, c)
 	}}
 	mine := false
-	for i, name := range Owners(c, append(names(peers), n.cfg.Name)) {
+	order := Owners(c, append(names(peers), n.cfg.Name))
+	for i, name := range order[:min(len(order), 2+holders)] {
 		if name == n.cfg.Name {
 			if i == 0 {
 				list, mine = append(list, origin), true
@@ -46,7 +53,7 @@ func (n *Node) sources(repo string, c Chunk) []source {
 		}
 	}
 	if !mine {
-		list = append(list, origin)
+		last = append(last, origin)
 	}
 	return slices.Concat(list, last, shunned)
 }
@@ -66,8 +73,9 @@ type step struct {
 }
 
 // hedged asks sources one after the other: the next when one has failed, or is
-// slower than it may be, and then beside it. The first chunk that comes wins,
-// and the others are told to stop.
+// slower than it may be, and then beside it. Each time that happens the patience
+// doubles: where all is slow, asking more often makes it slower. The first chunk
+// that comes wins, and the others are told to stop.
 func (n *Node) hedged(ctx context.Context, c Chunk, sources []source, fits func(Answer) error) (Answer, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Times.Chunk)
 	var asked sync.WaitGroup
@@ -80,11 +88,12 @@ func (n *Node) hedged(ctx context.Context, c Chunk, sources []source, fits func(
 	patience := time.NewTimer(0)
 	defer patience.Stop()
 	var errs []error
+	hedges := 0
 	for next := 0; ; {
 		select {
 		case s := <-steps:
 			if s.index == next-1 { // the last that was asked
-				patience.Reset(n.cfg.Times.until(s.stage))
+				patience.Reset(n.cfg.Times.until(s.stage) << hedges)
 			}
 		case <-patience.C:
 			if next == len(sources) {
@@ -92,7 +101,8 @@ func (n *Node) hedged(ctx context.Context, c Chunk, sources []source, fits func(
 			}
 			s, i := sources[next], next
 			next, open[i] = next+1, true
-			patience.Reset(n.cfg.Times.Start)
+			hedges = len(open) - 1
+			patience.Reset(n.cfg.Times.Start << hedges)
 			asked.Go(func() {
 				a, err := s.ask(ctx, func(stage Stage) { steps <- step{i, stage} })
 				if err == nil {
