@@ -49,12 +49,18 @@ func (sv *server) answerReady(l net.Listener) {
 			continue
 		}
 		text := answerNotReady
-		if sv.ready.Load() {
+		if sv.ready.Load() && !sv.away(time.Now()) {
 			text = answerReady
 		}
 		_, _ = io.WriteString(conn, text) // fits into any socket's buffer; who doesn't read it, doesn't know
 		_ = conn.Close()
 	}
+}
+
+// away tells whether the client has been without a connection for too long.
+func (sv *server) away(now time.Time) bool {
+	lost := sv.lost.Load()
+	return lost != nil && now.Sub(*lost) > sv.cfg.Away
 }
 
 // Ready asks the agent of a session port of this pod whether the pod is ready: nil if so, else ErrNotReady or what

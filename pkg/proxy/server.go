@@ -22,6 +22,8 @@ const (
 	stripesBuffer = 8 << 20
 	// defaultDrain is within the 30 s that a pod usually has to end.
 	defaultDrain = 25 * time.Second
+	// defaultAway is longer than a line that was cut usually takes to be back.
+	defaultAway = 5 * time.Second
 )
 
 // ErrNoClient is the end of an agent that has had no client for its grace.
@@ -37,6 +39,9 @@ type ServerConfig struct {
 	Standing bool
 	// Grace is how long a session lives without its client.
 	Grace time.Duration
+	// Away is how long the client may be without a connection until the pod isn't ready any more: callers are better
+	// off with a refusal than with a wait for the end of the grace. Default 5 s.
+	Away time.Duration
 	// Drain is how long flows may go on after the client was told that the agent ends. Default 25 s.
 	Drain time.Duration
 	// Buffer is how many bytes are kept in each direction until the client has them. Default 4 MiB.
@@ -52,6 +57,7 @@ type server struct {
 	cfg   ServerConfig
 	log   *slog.Logger
 	ready atomic.Bool
+	lost  atomic.Pointer[time.Time] // when the client's connection was lost; nil while there is one
 }
 
 // Serve is the agent: it serves one client at a time and returns nil after its Goodbye, ErrNoClient when the grace is
@@ -75,6 +81,9 @@ func Serve(ctx context.Context, cfg ServerConfig) error {
 func newServer(cfg ServerConfig) *server {
 	if cfg.Drain <= 0 {
 		cfg.Drain = defaultDrain
+	}
+	if cfg.Away <= 0 {
+		cfg.Away = defaultAway
 	}
 	sv := &server{cfg: cfg, log: cfg.Log}
 	if sv.log == nil {
@@ -103,6 +112,8 @@ func (sv *server) serveSession(ctx context.Context, l net.Listener, keys Keys) e
 	defer cancel()
 	streams := resume.Listen(life, l, resume.Config{
 		Token: keys.Token, Grace: sv.cfg.Grace, Buffer: sv.cfg.Buffer, Headroom: headroom, Log: sv.log,
+		Down: func(error) { sv.lost.Store(new(time.Now())) },
+		Up:   func() { sv.lost.Store(nil) },
 	})
 	defer streams.Close()
 	for {
@@ -150,6 +161,7 @@ func portOf(l net.Listener) uint16 {
 func (sv *server) serveStream(ctx context.Context, stream *resume.Conn, cfg *ssh.ServerConfig) (goodbye bool) {
 	s := sv.newSession()
 	s.room = stream.WaitRoom
+	sv.lost.Store(nil)
 	defer sv.ready.Store(false)
 	defer stream.Close()
 	if err := s.serve(ctx, stream, cfg); err != nil {

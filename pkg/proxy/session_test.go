@@ -111,6 +111,31 @@ func TestReady(t *testing.T) {
 	_ = waitFor(t, func() error { return Ready(ctx, port) })
 }
 
+// TestNotReadyWhileAway cuts the line for longer than the client may be away, and mends it.
+func TestNotReadyWhileAway(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, func(cfg *ServerConfig) { cfg.Away = 50 * time.Millisecond })
+	c := a.connect(t)
+	ctx, port := testContext(t), a.addr.Port()
+	if err := c.SetReady(ctx, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := Ready(ctx, port); err != nil {
+		t.Fatal(err)
+	}
+	a.breakLine(true)
+	if err := waitFor(t, func() error { return Ready(ctx, port) }); !errors.Is(err, ErrNotReady) {
+		t.Errorf("while the client is away: %v", err)
+	}
+	a.breakLine(false)
+	_ = waitFor(t, func() error {
+		if Ready(ctx, port) != nil {
+			return nil
+		}
+		return io.EOF // it is ready again
+	})
+}
+
 func TestReadyWithoutAgent(t *testing.T) {
 	t.Parallel()
 	if err := Ready(testContext(t), 1); !errors.Is(err, syscall.ECONNREFUSED) {
