@@ -48,8 +48,8 @@ cached-image:
 	@go run ./images/build -version cached -arch $$(go env GOARCH) -o bin/telepresence-agent-cached.tar
 
 .PHONY: sample-app
-sample-app: ## bin/app and bin/app.tar, the sample application and its image
-	@$(GOBUILD) -ldflags "-s -w" -o bin/ ./test/app
+sample-app: ## bin/app and bin/app.tar, the sample application and its image; bin/inclusterclient
+	@$(GOBUILD) -ldflags "-s -w" -o bin/ ./test/app ./test/inclusterclient
 	@go run ./images/build -binary bin/app -ref $(APP_IMAGE) -env FROM_IMAGE=yes -arch $$(go env GOARCH) -o bin/app.tar
 
 .PHONY: docs
