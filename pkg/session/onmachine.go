@@ -65,7 +65,7 @@ func (m *onMachine) config(ctx context.Context, in furniture) (host.Config, erro
 	c.Routes = slices.Concat(ranges.Services, ranges.Pods)
 	c.Domains, c.Search = clusterDomains(resolver.ParseResolvConf(in.resolv).Search)
 	for _, target := range s.o.AlsoProxy {
-		routes, err := m.alsoProxy(ctx, target, in.resolv)
+		routes, err := m.alsoProxy(ctx, target, in)
 		if err != nil {
 			return c, err
 		}
@@ -96,27 +96,20 @@ func isAddr(text string) bool {
 
 // alsoProxy is the routes to a target: a range, an address, or a name, which is
 // looked up in the pod.
-func (m *onMachine) alsoProxy(ctx context.Context, target, resolv string) ([]netip.Prefix, error) {
+func (m *onMachine) alsoProxy(ctx context.Context, target string, in furniture) ([]netip.Prefix, error) {
 	if p, err := netip.ParsePrefix(target); err == nil {
 		return []netip.Prefix{p.Masked()}, nil
 	}
 	if a, err := netip.ParseAddr(target); err == nil {
 		return []netip.Prefix{netip.PrefixFrom(a, a.BitLen())}, nil
 	}
-	servers := resolver.ParseResolvConf(resolv).Nameservers
-	if len(servers) == 0 {
-		return nil, fmt.Errorf("--also-proxy %s: the pod has no nameserver", target)
-	}
-	inPod := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return m.session.tunnel.DialContext(ctx, network[:3], netip.AddrPortFrom(servers[0], 53))
-	}}
-	addrs, err := inPod.LookupNetIP(ctx, "ip", strings.TrimSuffix(target, ".")+".")
+	inPod := resolver.New(resolver.Config{Exchange: m.session.tunnel.Exchange, Hosts: in.hosts, Log: m.session.o.Log})
+	addrs, err := inPod.Lookup(ctx, target, resolver.ParseResolvConf(in.resolv).Search)
 	if err != nil {
 		return nil, fmt.Errorf("--also-proxy %s: looking it up in the pod: %w", target, err)
 	}
 	var routes []netip.Prefix
 	for _, a := range addrs {
-		a = a.Unmap()
 		routes = append(routes, netip.PrefixFrom(a, a.BitLen()))
 	}
 	return routes, nil
