@@ -83,7 +83,7 @@ type Container struct {
 	image   string
 	stream  *stream
 	run     *process.Process
-	dir     string // of the file with the environment
+	env     *envDir // with the environment, as docker run reads it
 	running sync.WaitGroup
 	stop    context.CancelFunc
 }
@@ -116,11 +116,11 @@ func Start(ctx context.Context, cfg Config) (_ *Container, err error) {
 
 // prepare makes docker run ready to start.
 func (c *Container) prepare(ctx context.Context) error {
-	dir, err := os.MkdirTemp("", "telepresence-docker-")
+	env, err := makeEnvDir(os.TempDir())
 	if err != nil {
-		return fmt.Errorf("making a folder for the environment: %w", err)
+		return err
 	}
-	c.dir = dir
+	c.env = env
 	x := extra{
 		helper: c.helper,
 		labels: []string{labelSession + "=" + c.cfg.Session, labelRole + "=" + roleUser},
@@ -136,7 +136,7 @@ func (c *Container) prepare(ctx context.Context) error {
 		// The file's format has no line breaks in values.
 		x.env, environ = append(x.env, name), append(environ, v)
 	}
-	x.envFile = filepath.Join(dir, "environment")
+	x.envFile = filepath.Join(env.path, "environment")
 	if err := os.WriteFile(x.envFile, []byte(file.String()), 0o600); err != nil {
 		return fmt.Errorf("writing the environment: %w", err)
 	}
@@ -238,8 +238,8 @@ func (c *Container) Close() error {
 	if c.helper != "" || c.image != "" {
 		errs = append(errs, c.cfg.Engine.clear(c.cfg.Session, c.image))
 	}
-	if c.dir != "" {
-		errs = append(errs, os.RemoveAll(c.dir))
+	if c.env != nil {
+		errs = append(errs, c.env.remove())
 	}
 	return errors.Join(errs...)
 }

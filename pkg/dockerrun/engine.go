@@ -273,8 +273,17 @@ func (e *Engine) remove(ctx context.Context, list []container.Summary) error {
 }
 
 // Sweep removes what sessions have left that were killed: the user's containers
-// whose helper, which ends with its session, is gone.
+// whose helper, which ends with its session, is gone, and on this machine the
+// files with their environment.
 func (e *Engine) Sweep(ctx context.Context) error {
+	err := sweepEnvDirs(os.TempDir())
+	if err != nil {
+		err = fmt.Errorf("removing the environment of sessions that were killed: %w", err)
+	}
+	return errors.Join(err, e.sweepContainers(ctx))
+}
+
+func (e *Engine) sweepContainers(ctx context.Context) error {
 	all, err := e.containers(ctx, labelSession)
 	if err != nil {
 		return err
