@@ -21,6 +21,7 @@ const usage = `usage:
   app tcp HOST:PORT TEXT      send a text to an echo server, print the answer
   app udp HOST:PORT TEXT
   app lookup NAME…            print the addresses of names, sorted
+  app cat FILE…               print files: the image has no program that does
   app exit STATUS             end with that status
 `
 
@@ -72,6 +73,8 @@ func dispatch(ctx context.Context, args []string) error {
 		return echo(ctx, command, args[0], args[1])
 	case command == "lookup" && len(args) > 0:
 		return lookup(ctx, args)
+	case command == "cat" && len(args) > 0:
+		return cat(args)
 	case command == "exit" && len(args) == 1:
 		var status int
 		if _, err := fmt.Sscan(args[0], &status); err != nil {

@@ -28,6 +28,20 @@ func get(ctx context.Context, urls []string) error {
 	return nil
 }
 
+// cat prints files.
+func cat(files []string) error {
+	for _, name := range files {
+		content, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		if _, err := os.Stdout.Write(content); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func fetch(ctx context.Context, client *http.Client, url string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	defer cancel()
