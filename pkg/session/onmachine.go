@@ -43,7 +43,7 @@ func (m *onMachine) open(ctx context.Context, in furniture) (room, error) {
 	if r.Host, err = host.Start(ctx, config); err != nil {
 		return nil, err
 	}
-	r.domains, r.ranges = config.Domains, config.Routes
+	r.domains, r.search, r.ranges = config.Domains, config.Search, config.Routes
 	r.process, err = process.Start(ctx, process.Config{
 		Command: in.command, Env: over(o.Environ, in.variables),
 		Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Log: o.Log,
@@ -156,20 +156,23 @@ type machineRoom struct {
 	*host.Host
 	process *process.Process
 	domains []string
+	search  []string
 	ranges  []netip.Prefix
 }
 
 // names has the machine's queries answered: those for the cluster's names inside.
-func (r *machineRoom) names(inside resolver.Exchange) resolver.Exchange {
+func (r *machineRoom) names(inside *resolver.Resolver) resolver.Exchange {
 	before := r.Nameservers()
 	if len(before) == 0 {
-		return inside // the machine's resolver sends nothing else
+		return inside.Answer // the machine's resolver sends nothing else
 	}
 	servers := make([]netip.AddrPort, len(before))
 	for i, a := range before {
 		servers[i] = netip.AddrPortFrom(a, 53)
 	}
-	return resolver.Split(r.domains, r.ranges, inside, resolver.Nameservers(servers))
+	return resolver.Split(resolver.Inside{
+		Domains: r.domains, Ranges: r.ranges, Search: r.search, Knows: inside.Knows, Answer: inside.Answer,
+	}, resolver.Nameservers(servers))
 }
 
 // Dial connects to the machine's localhost.

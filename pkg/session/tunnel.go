@@ -67,9 +67,9 @@ func (s *session) intercept(ctx context.Context) error {
 	})
 	answer := names.Answer
 	if machine, ok := s.room.(interface {
-		names(inside resolver.Exchange) resolver.Exchange
+		names(inside *resolver.Resolver) resolver.Exchange
 	}); ok {
-		answer = machine.names(answer)
+		answer = machine.names(names)
 	}
 	engine, err := vpn.New(vpn.Config{
 		Device:  s.room.Device(),

@@ -3,7 +3,9 @@ package resolver
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -11,17 +13,94 @@ import (
 // Exchange has a query answered: one message in, one out.
 type Exchange = func(ctx context.Context, query []byte) ([]byte, error)
 
-// Split has a query answered by inside where its name lies in one of the
-// domains, or is the reverse name of an address in one of the ranges, and by
-// outside otherwise. So what is asked outside never waits for what is inside.
-func Split(domains []string, ranges []netip.Prefix, inside, outside Exchange) Exchange {
+// shortWithin is how long a name that may be the cluster's waits for the
+// cluster: where the tunnel stalls, the machine's own name of that form is
+// still found at once.
+const shortWithin = 300 * time.Millisecond
+
+// Inside is what is the cluster's.
+type Inside struct {
+	Domains []string
+	Ranges  []netip.Prefix         // of its addresses, for reverse names
+	Search  []string               // of the pod's search list, what lies in the domains
+	Knows   func(name string) bool // whether the pod's hosts file has a name; may be nil
+	Answer  Exchange
+}
+
+// Split has a query answered inside where its name lies in one of the domains,
+// is the reverse name of an address in one of the ranges, or is in the pod's
+// hosts file, and by outside otherwise. So what is asked outside never waits for
+// what is inside, but for names that a pod would complete: those are asked inside
+// for a moment, and outside only where they aren't the cluster's.
+func Split(in Inside, outside Exchange) Exchange {
 	return func(ctx context.Context, query []byte) ([]byte, error) {
 		var m dns.Msg
-		if m.Unpack(query) == nil && len(m.Question) == 1 && within(m.Question[0].Name, domains, ranges) {
-			return inside(ctx, query)
+		if m.Unpack(query) != nil || len(m.Question) != 1 {
+			return outside(ctx, query)
+		}
+		name := m.Question[0].Name
+		if within(name, in.Domains, in.Ranges) || in.Knows != nil && in.Knows(name) {
+			return in.Answer(ctx, query)
+		}
+		if whole, ok := in.complete(name); ok {
+			ctx, cancel := context.WithTimeout(ctx, shortWithin)
+			answer := in.as(ctx, &m, whole)
+			cancel()
+			if answer != nil {
+				return answer, nil
+			}
 		}
 		return outside(ctx, query)
 	}
+}
+
+// complete is the whole name of web.shop, where shop is the pod's namespace, and
+// of web.shop.svc: what the pod's search list makes of them. Other last labels may
+// be namespaces too, but they may as well be the world's domains, whose names
+// must not be kept waiting.
+func (in Inside) complete(name string) (string, bool) {
+	labels := strings.Split(strings.ToLower(strings.TrimSuffix(name, ".")), ".")
+	if len(labels) < 2 {
+		return "", false
+	}
+	last := labels[len(labels)-1]
+	for _, zone := range in.Domains {
+		zone = strings.TrimSuffix(zone, ".")
+		switch {
+		case !slices.Contains(in.Search, "svc."+zone):
+		case last == "svc":
+			return strings.Join(labels, ".") + "." + zone + ".", true
+		case slices.Contains(in.Search, last+".svc."+zone):
+			return strings.Join(labels, ".") + ".svc." + zone + ".", true
+		}
+	}
+	return "", false
+}
+
+// as is the cluster's answer for the whole name, as one to the query; nil where
+// the cluster has no such name or says nothing.
+func (in Inside) as(ctx context.Context, query *dns.Msg, whole string) []byte {
+	ask, asked := query.Copy(), query.Question[0].Name
+	ask.Question[0].Name = whole
+	packed, err := ask.Pack()
+	if err != nil {
+		return nil
+	}
+	answer, err := in.Answer(ctx, packed)
+	var a dns.Msg
+	if err != nil || a.Unpack(answer) != nil || a.Rcode != dns.RcodeSuccess || len(a.Question) != 1 {
+		return nil
+	}
+	a.Question[0].Name = asked
+	for _, record := range a.Answer {
+		if h := record.Header(); strings.EqualFold(h.Name, whole) {
+			h.Name = asked
+		}
+	}
+	if answer, err = a.Pack(); err != nil {
+		return nil
+	}
+	return answer
 }
 
 // within tells whether a name is one of the domains', or an address's in the
