@@ -150,9 +150,27 @@ func (m *Mount) Close() error {
 	return m.closeErr
 }
 
+// unmountServer unmounts, and aborts the connection where the kernel keeps it
+// although the mount is gone here: another session's sandbox, say, has a copy of
+// it among its own mounts, and the library waits for as long as that lives.
+func (m *Mount) unmountServer() error {
+	unmounted := make(chan error, 1)
+	var waiter sync.WaitGroup
+	waiter.Go(func() { unmounted <- m.server.Unmount() })
+	for range 2 {
+		select {
+		case err := <-unmounted:
+			return err
+		case <-time.After(closeGrace):
+			abort(m.device)
+		}
+	}
+	return nil
+}
+
 // unmount takes the mount away politely, then forcibly.
 func (m *Mount) unmount() error {
-	err := m.server.Unmount()
+	err := m.unmountServer()
 	if err != nil {
 		m.log.Info("the mount is still in use: unmounting lazily", "mountpoint", m.mountpoint, "err", err)
 		err = detach(m.mountpoint)
