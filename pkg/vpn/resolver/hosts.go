@@ -83,7 +83,8 @@ func (h hosts) answer(q *dns.Msg) *dns.Msg {
 	return nil
 }
 
-// reverse is the address that a name of in-addr.arpa or ip6.arpa stands for.
+// reverse is the address that a name of in-addr.arpa or ip6.arpa stands for
+// (RFC 1035, section 3.5; RFC 3596, section 2.5), with or without its last dot.
 func reverse(name string) (netip.Addr, bool) {
 	name = dns.CanonicalName(name)
 	if v4, ok := strings.CutSuffix(name, ".in-addr.arpa."); ok {

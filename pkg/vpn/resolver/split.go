@@ -113,7 +113,7 @@ func within(name string, domains []string, ranges []netip.Prefix) bool {
 			return true
 		}
 	}
-	addr, ok := reversed(name)
+	addr, ok := reverse(name)
 	if !ok {
 		return false
 	}
@@ -123,35 +123,4 @@ func within(name string, domains []string, ranges []netip.Prefix) bool {
 		}
 	}
 	return false
-}
-
-// reversed is the address that a name of in-addr.arpa or ip6.arpa stands for
-// (RFC 1035, section 3.5; RFC 3596, section 2.5).
-func reversed(name string) (netip.Addr, bool) {
-	if v4, ok := strings.CutSuffix(name, ".in-addr.arpa"); ok {
-		addr, err := netip.ParseAddr(strings.Join(backwards(v4), "."))
-		return addr, err == nil && addr.Is4()
-	}
-	v6, ok := strings.CutSuffix(name, ".ip6.arpa")
-	digits := backwards(v6)
-	if !ok || len(digits) != 32 {
-		return netip.Addr{}, false
-	}
-	var text strings.Builder
-	for i, d := range digits {
-		if i > 0 && i%4 == 0 {
-			text.WriteByte(':')
-		}
-		text.WriteString(d)
-	}
-	addr, err := netip.ParseAddr(text.String())
-	return addr, err == nil
-}
-
-func backwards(name string) []string {
-	labels := strings.Split(name, ".")
-	for i, j := 0, len(labels)-1; i < j; i, j = i+1, j-1 {
-		labels[i], labels[j] = labels[j], labels[i]
-	}
-	return labels
 }

@@ -137,12 +137,12 @@ func TestReversed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, ok := reversed(name[:len(name)-1]); !ok || got != addr {
+		if got, ok := reverse(name[:len(name)-1]); !ok || got != addr {
 			t.Errorf("%s is %v", name, got)
 		}
 	}
 	for _, name := range []string{"ip6.arpa", "1.ip6.arpa", "1.2.3.4.arpa", "300.2.3.4.in-addr.arpa", ""} {
-		if got, ok := reversed(name); ok {
+		if got, ok := reverse(name); ok {
 			t.Errorf("%q is %v", name, got)
 		}
 	}
@@ -153,7 +153,7 @@ func FuzzReversed(f *testing.F) {
 	f.Add("1.0.96.10.in-addr.arpa")
 	f.Add("a.b.ip6.arpa")
 	f.Fuzz(func(t *testing.T, name string) {
-		addr, ok := reversed(name)
+		addr, ok := reverse(name)
 		if ok && !addr.IsValid() {
 			t.Errorf("%q is %v", name, addr)
 		}
