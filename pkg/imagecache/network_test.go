@@ -89,6 +89,27 @@ func startNodes(t *testing.T, allowed []string, names ...string) map[string]*rea
 	return nodes
 }
 
+// pushImage gives a registry an image with so many layers of size bytes.
+func pushImage(t *testing.T, repo string, size, layers int64) v1.Hash {
+	t.Helper()
+	img, err := random.Image(size, layers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := name.ParseReference(repo + ":1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, img); err != nil {
+		t.Fatal(err)
+	}
+	d, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
 // pullImage pulls as a runtime does, and compares all digests.
 func pullImage(t *testing.T, from *real, repo string, d v1.Hash) {
 	t.Helper()
@@ -111,21 +132,7 @@ func TestImageThroughTheNetwork(t *testing.T) {
 	origin := httptest.NewServer(ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(origin.Close)
 	repo := host(origin) + "/shop/agent"
-	img, err := random.Image(3*ChunkSize+100, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ref, err := name.ParseReference(repo + ":1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.Write(ref, img); err != nil {
-		t.Fatal(err)
-	}
-	d, err := img.Digest()
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := pushImage(t, repo, 3*ChunkSize+100, 2)
 	nodes := startNodes(t, []string{repo}, "a", "b", "c")
 	for _, n := range []string{"a", "b"} {
 		pullImage(t, nodes[n], repo, d)

@@ -8,10 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	ggcr "github.com/google/go-containerregistry/pkg/registry"
-	"github.com/google/go-containerregistry/pkg/v1/random"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
 // counted is an answer whose bytes are counted.
@@ -37,22 +34,8 @@ func TestEachByteLeavesTheRegistryOnce(t *testing.T) {
 	}))
 	t.Cleanup(origin.Close)
 	const layer = 5*ChunkSize + 100
-	img, err := random.Image(layer, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
 	repo := host(origin) + "/shop/agent"
-	ref, err := name.ParseReference(repo + ":1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.Write(ref, img); err != nil {
-		t.Fatal(err)
-	}
-	d, err := img.Digest()
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := pushImage(t, repo, layer, 1)
 	nodes := startNodes(t, []string{repo}, "a", "b", "c")
 	sent.Store(0)
 	pullImage(t, nodes["a"], repo, d)

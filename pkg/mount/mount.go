@@ -152,7 +152,8 @@ func (m *Mount) Close() error {
 
 // unmountServer unmounts, and aborts the connection where the kernel keeps it
 // although the mount is gone here: another session's sandbox, say, has a copy of
-// it among its own mounts, and the library waits for as long as that lives.
+// it among its own mounts, and the library waits for as long as that lives. The
+// waiter ends with the library's wait: by the abort, or with that copy.
 func (m *Mount) unmountServer() error {
 	unmounted := make(chan error, 1)
 	var waiter sync.WaitGroup
