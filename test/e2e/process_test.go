@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"regexp"
 	"slices"
 	"strconv"
@@ -22,6 +23,15 @@ type process struct {
 	cmd      *exec.Cmd
 	waiting  errgroup.Group
 	ended    chan struct{} // closed when it has
+}
+
+// hearHangUps lets the scripts' processes have SIGHUP, also where this one was
+// started with the signal ignored, as nohup does: who is ignored is inherited,
+// who is caught isn't (execve(2)).
+func hearHangUps() {
+	if signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
 }
 
 // start starts a process in a group of its own, whose end is waited for.

@@ -12,6 +12,7 @@ var update = flag.Bool("update", false, "rewrite what the scripts compare with")
 
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	hearHangUps()
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		Setup:               connect(t).setup,
