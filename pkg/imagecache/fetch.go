@@ -14,6 +14,11 @@ import (
 // How many chunks of a blob are on their way at once.
 const underWay = 8
 
+// How far behind the first missing chunk another may be under way. More would
+// share the origin's link among so many that each takes longer than the others
+// are patient.
+const ahead = underWay + underWay/2
+
 // Blobs up to this size, which a proxy image's are, go to the runtime when all
 // of it is proved: a runtime that has been given a wrong byte keeps it when it
 // tries again. Of larger ones only the last chunk waits, as runtimes give up a
@@ -131,9 +136,45 @@ func (n *Node) bring(ctx context.Context, f *fetch) error {
 	if err := n.arrived(f, 0, a.Data, from); err != nil {
 		return err
 	}
+	if err := n.bringRest(ctx, f); err != nil {
+		return err
+	}
+	if err := n.proved(context.WithoutCancel(ctx), f); err != nil {
+		return err
+	}
+	return n.cfg.Store.keep(f.digest, f.blob.file.Name(), f.blob.size)
+}
+
+// bringRest fetches all chunks but the first in two lanes. In one go the chunks
+// that others own, in their order. In the other go those that this node owns, and
+// that all others wait for: as far ahead as keeps the origin's link busy while
+// the chunks before are on their way between the nodes.
+func (n *Node) bringRest(ctx context.Context, f *fetch) error {
+	var own, others []int
+	nodes := append(names(n.cfg.Peers()), n.cfg.Name)
+	for i := 1; i < chunks(f.blob.size); i++ {
+		if askingOrder(Chunk{Blob: f.digest, Index: i}, nodes)[0] == n.cfg.Name {
+			own = append(own, i)
+		} else {
+			others = append(others, i)
+		}
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, lane := range [][]int{own, others} {
+		group.Go(func() error { return n.bringLane(ctx, f, lane) })
+	}
+	return group.Wait()
+}
+
+// bringLane fetches chunks in the order of the list, underWay of them at once,
+// and none that lies more than ahead chunks behind the first that is missing.
+func (n *Node) bringLane(ctx context.Context, f *fetch, lane []int) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(underWay)
-	for i := 1; i < chunks(a.Size); i++ {
+	for _, i := range lane {
+		if err := f.reaches(ctx, i-ahead); err != nil {
+			return errors.Join(group.Wait(), err)
+		}
 		group.Go(func() error {
 			c := Chunk{Blob: f.digest, Index: i}
 			a, from, err := n.hedged(ctx, c, n.sources(f.repo, c), func(a Answer) error { return fitting(a, i, f.blob.size) })
@@ -143,13 +184,7 @@ func (n *Node) bring(ctx context.Context, f *fetch) error {
 			return n.arrived(f, i, a.Data, from)
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	if err := n.proved(context.WithoutCancel(ctx), f); err != nil {
-		return err
-	}
-	return n.cfg.Store.keep(f.digest, f.blob.file.Name(), f.blob.size)
+	return group.Wait()
 }
 
 // fitting tells why an answer can't be the chunk of a blob of so many bytes.
@@ -217,6 +252,23 @@ func (f *fetch) chunk(index int) ([]byte, bool) {
 		return nil, false
 	}
 	return f.blob.read(index)
+}
+
+// reaches waits until all chunks before index are there.
+func (f *fetch) reaches(ctx context.Context, index int) error {
+	for {
+		f.mu.Lock()
+		changed := f.changed
+		f.mu.Unlock()
+		if f.blob.missing() >= index {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 func (f *fetch) wake() {

@@ -31,7 +31,7 @@ func (n *Node) sources(repo string, c Chunk) []source {
 		return n.own(ctx, repo, c)
 	}}
 	mine := false
-	order := Owners(c, append(names(peers), n.cfg.Name))
+	order := askingOrder(c, append(names(peers), n.cfg.Name))
 	for i, name := range order[:min(len(order), 2+holders)] {
 		if name == n.cfg.Name {
 			if i == 0 {

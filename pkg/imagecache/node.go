@@ -65,6 +65,10 @@ func (t Times) until(s Stage) time.Duration {
 	return t.Work
 }
 
+// home is how long a blob's home may take to say whether it has a chunk: more
+// than another's Start, as all owners ask it at once.
+func (t Times) home() time.Duration { return 4 * t.Start }
+
 // Counts are a node's figures since it started.
 type Counts struct {
 	FromPeers  int64 `json:"bytesFromPeers"`
@@ -213,17 +217,25 @@ func (n *Node) own(ctx context.Context, repo string, c Chunk) (Answer, error) {
 	}
 }
 
-// fromHome asks the blob's homes for a chunk that they may have.
+// fromHome asks the blob's homes for a chunk that they may have. Who takes long to
+// say whether it has it is asked last from then on.
 func (n *Node) fromHome(ctx context.Context, repo string, c Chunk) (Answer, bool) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Times.Work)
 	defer cancel()
 	peers := n.cfg.Peers()
 	for _, name := range Homes(c.Blob, append(names(peers), n.cfg.Name)) {
 		peer, ok := peers[name]
-		if !ok || n.isShunned(name) {
+		if !ok || n.isShunned(name) || n.isSlow(name) {
 			continue
 		}
-		a, err := peer.Chunk(ctx, repo, c, true, func(Stage) {})
+		asking, giveUp := context.WithCancel(ctx)
+		silent := time.AfterFunc(n.cfg.Times.home(), giveUp)
+		a, err := peer.Chunk(asking, repo, c, true, func(Stage) { silent.Stop() })
+		silent.Stop()
+		if asking.Err() != nil {
+			n.slow(name)
+		}
+		giveUp()
 		if err == nil && fitting(a, c.Index, a.Size) == nil {
 			n.fromPeers.Add(int64(len(a.Data)))
 			return a, true

@@ -179,6 +179,44 @@ func TestAllAtOnce(t *testing.T) {
 	}
 }
 
+// While chunks are on their way between the nodes, the owners go on fetching
+// theirs: the origin's link, which is the slowest, doesn't wait for the others.
+func TestOwnersFetchAhead(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, 8, patient)
+	d, blob := m.origin.add(30 * ChunkSize)
+	arrive := make(chan struct{})
+	for _, n := range m.nodes {
+		m.setFault(n.cfg.Name, func(ctx context.Context, a Answer, err error) (Answer, error) {
+			if err != nil || bytes.Equal(a.Data, blob[:ChunkSize]) {
+				return a, err // the first is free, of which they learn the blob's size
+			}
+			select {
+			case <-arrive:
+				return a, err
+			case <-ctx.Done():
+				return Answer{}, context.Cause(ctx)
+			}
+		})
+	}
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		defer close(arrive)
+		for m.origin.sent.Load() < (1+ahead)*ChunkSize {
+			select {
+			case <-t.Context().Done():
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+	})
+	m.pullAll(t, d, blob)
+	watching.Wait()
+	if sent := m.origin.sent.Load(); sent != int64(len(blob)) {
+		t.Errorf("the origin sent %d bytes of a blob of %d", sent, len(blob))
+	}
+}
+
 func TestSizes(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, 3, hasty)

@@ -68,6 +68,15 @@ func Owners(c Chunk, nodes []string) []string {
 	return names
 }
 
+// askingOrder is Owners with the blob's home behind all others: what was pushed
+// leaves the home's link once for each chunk's owner, and not as an owner's too,
+// to everybody.
+func askingOrder(c Chunk, nodes []string) []string {
+	order := Owners(c, nodes)
+	home := Homes(c.Blob, nodes)[0]
+	return append(slices.DeleteFunc(order, func(n string) bool { return n == home }), home)
+}
+
 // Homes are the nodes at which a blob is looked for before the origin is asked,
 // the first of them the one that it is pushed to: what a push brought is nowhere
 // else yet.

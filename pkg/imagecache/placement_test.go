@@ -11,7 +11,7 @@ import (
 func simulate(nodes []string, n int) map[string]int {
 	owned := make(map[string]int)
 	for i := range n {
-		owned[Owners(Chunk{Blob: "sha256:simulated", Index: i}, nodes)[0]]++
+		owned[askingOrder(Chunk{Blob: "sha256:simulated", Index: i}, nodes)[0]]++
 	}
 	return owned
 }
@@ -45,6 +45,9 @@ func TestPlacement(t *testing.T) {
 		if sum != imageChunks {
 			t.Errorf("%d nodes fetch %d chunks of %d from the origin", size, sum, imageChunks)
 		}
+		if home := Homes("sha256:simulated", nodes)[0]; owned[home] > 0 {
+			t.Errorf("of %d nodes the blob's home owns %d chunks", size, owned[home])
+		}
 		if fair := (imageChunks + size - 1) / size; most > 4*fair {
 			t.Errorf("of %d nodes one owns %d chunks, where %d would be even", size, most, fair)
 		}
@@ -76,5 +79,13 @@ func TestLeaving(t *testing.T) {
 			t.Errorf("%d nodes: %d chunks moved where the leaver owned %d", size, moved, own)
 		}
 		t.Logf("%d nodes: %d of %d chunks moved", size, moved, blobChunks)
+	}
+}
+
+// Alone, a node owns all chunks although it is the home of all blobs.
+func TestPlacementAlone(t *testing.T) {
+	t.Parallel()
+	if got := askingOrder(Chunk{Blob: "sha256:simulated"}, []string{"a"}); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("the order is %v", got)
 	}
 }

@@ -209,6 +209,16 @@ func (p *partialBlob) read(index int) ([]byte, bool) {
 	return data, true
 }
 
+// missing is the first chunk that isn't there: their number when all are.
+func (p *partialBlob) missing() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i := slices.Index(p.have, false); i >= 0 {
+		return i
+	}
+	return len(p.have)
+}
+
 // sources are who sent the chunks.
 func (p *partialBlob) sources() []string {
 	p.mu.Lock()
