@@ -223,7 +223,7 @@ func (n *Node) proved(ctx context.Context, f *fetch) error {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, n.cfg.Times.Chunk)
-		right, originErr := n.cfg.Origin.Chunk(ctx, f.repo, Chunk{Blob: f.digest, Index: i})
+		right, originErr := n.cfg.Origin.Chunk(ctx, f.repo, Chunk{Blob: f.digest, Index: i}, n.heard)
 		cancel()
 		if originErr != nil {
 			return errors.Join(err, originErr)

@@ -104,7 +104,12 @@ func (n *Node) hedged(ctx context.Context, c Chunk, sources []source, fits func(
 			hedges = len(open) - 1
 			patience.Reset(n.cfg.Times.Start << hedges)
 			asked.Go(func() {
-				a, err := s.ask(ctx, func(stage Stage) { steps <- step{i, stage} })
+				a, err := s.ask(ctx, func(stage Stage) {
+					select {
+					case steps <- step{i, stage}:
+					case <-ctx.Done():
+					}
+				})
 				if err == nil {
 					err = fits(a)
 				}

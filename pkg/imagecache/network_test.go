@@ -2,6 +2,7 @@ package imagecache
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"io"
 	"log"
@@ -202,6 +203,52 @@ func TestStrangersAreTurnedAway(t *testing.T) {
 			t.Errorf("error is %v", err)
 		}
 		p.client.CloseIdleConnections()
+	}
+}
+
+// tellingOrigin goes on sending until it is told to answer.
+type tellingOrigin chan struct{}
+
+func (o tellingOrigin) Chunk(ctx context.Context, _ string, _ Chunk, more func()) (Answer, error) {
+	for {
+		more()
+		select {
+		case <-o:
+			return Answer{Size: 3, Data: []byte("abc")}, nil
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return Answer{}, context.Cause(ctx)
+		}
+	}
+}
+
+// As long as the origin sends, its owner says so to who waits for the chunk.
+func TestSlowOrigin(t *testing.T) {
+	t.Parallel()
+	store, err := OpenStore(t.TempDir(), DefaultLimit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	origin, log := make(tellingOrigin), slog.New(slog.DiscardHandler)
+	owner := New(Config{Name: "a", Store: store, Origin: origin, Log: log, Peers: func() map[string]Peer { return nil }, Times: Times{Work: 20 * time.Millisecond}})
+	server := httptest.NewTLSServer(PeerHandler(owner, log))
+	t.Cleanup(server.Close)
+	p := NewPeer(host(server), &tls.Config{InsecureSkipVerify: true}).(*peerClient) //nolint:gosec // the test's own server
+	t.Cleanup(p.client.CloseIdleConnections)
+	taken, sending := 0, 0
+	a, err := p.Chunk(t.Context(), "docker.io/a/b", Chunk{Blob: "sha256:" + Digest(strings.Repeat("0", 64))}, false, func(s Stage) {
+		switch {
+		case s == Sending:
+			sending++
+		case taken == 3:
+			close(origin)
+			taken++
+		default:
+			taken++
+		}
+	})
+	if err != nil || string(a.Data) != "abc" || a.Size != 3 || taken < 4 || sending != 1 {
+		t.Errorf("got %q of %d, %v; told %d times that it works on it, %d that it sends", a.Data, a.Size, err, taken, sending)
 	}
 }
 

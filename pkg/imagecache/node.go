@@ -97,6 +97,8 @@ type Node struct {
 	shunUntil map[string]time.Time
 	slowUntil map[string]time.Time // peers that are asked last
 
+	progress atomic.Int64 // how often the origin has sent something
+
 	fromPeers, fromOrigin, toPeers, toRuntime, hits, misses, shunned atomic.Int64
 }
 
@@ -193,7 +195,7 @@ func (n *Node) own(ctx context.Context, repo string, c Chunk) (Answer, error) {
 			n.keepLoose(c, a)
 			return a, nil
 		}
-		a, err := n.cfg.Origin.Chunk(ctx, repo, c)
+		a, err := n.cfg.Origin.Chunk(ctx, repo, c, n.heard)
 		if err != nil {
 			held, heldErr := n.fromHolders(ctx, repo, c)
 			if heldErr != nil {
@@ -216,6 +218,9 @@ func (n *Node) own(ctx context.Context, repo string, c Chunk) (Answer, error) {
 		return Answer{}, context.Cause(ctx)
 	}
 }
+
+// heard notes that the origin sends.
+func (n *Node) heard() { n.progress.Add(1) }
 
 // fromHome asks the blob's homes for a chunk that they may have. Who takes long to
 // say whether it has it is asked last from then on.

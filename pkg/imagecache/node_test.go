@@ -27,7 +27,7 @@ type registry struct {
 	sent  atomic.Int64
 }
 
-func (r *registry) Chunk(_ context.Context, _ string, c Chunk) (Answer, error) {
+func (r *registry) Chunk(_ context.Context, _ string, c Chunk, _ func()) (Answer, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	blob, ok := r.blobs[c.Blob]

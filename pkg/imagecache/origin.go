@@ -2,6 +2,7 @@ package imagecache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -31,7 +32,7 @@ func NewRegistryOrigin(allowed []string, base http.RoundTripper) *RegistryOrigin
 
 // Chunk fetches a range of a blob, or of a manifest, which registries keep at
 // another place.
-func (o *RegistryOrigin) Chunk(ctx context.Context, repo string, c Chunk) (Answer, error) {
+func (o *RegistryOrigin) Chunk(ctx context.Context, repo string, c Chunk, more func()) (Answer, error) {
 	repository, err := o.repository(repo)
 	if err != nil {
 		return Answer{}, err
@@ -40,6 +41,7 @@ func (o *RegistryOrigin) Chunk(ctx context.Context, repo string, c Chunk) (Answe
 	if err != nil {
 		return Answer{}, fmt.Errorf("registry %s: %w", repository.RegistryStr(), err)
 	}
+	trip = listening{trip, more}
 	base := repository.Scheme() + "://" + repository.RegistryStr() + "/v2/" + repository.RepositoryStr()
 	for _, kind := range []string{"/blobs/", "/manifests/"} {
 		url := base + kind + string(c.Blob)
@@ -138,6 +140,9 @@ func fetchChunk(ctx context.Context, trip http.RoundTripper, url string, index i
 	if a.Size < 0 && len(a.Data) < ChunkSize { // it doesn't say, and this is the end
 		a.Size = first + int64(len(a.Data))
 	}
+	if a.Size < 0 {
+		return Answer{}, 0, errors.New("it doesn't say how long the blob is")
+	}
 	return a, http.StatusOK, nil
 }
 
@@ -152,4 +157,31 @@ func request(ctx context.Context, trip http.RoundTripper, method, url, ranges st
 	}
 	req.Header.Set("Accept", accepted)
 	return (&http.Client{Transport: trip}).Do(req)
+}
+
+// listening is a transport that tells when bytes of an answer's body come.
+type listening struct {
+	http.RoundTripper
+	more func()
+}
+
+func (l listening) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := l.RoundTripper.RoundTrip(req)
+	if err == nil {
+		resp.Body = listeningBody{resp.Body, l.more}
+	}
+	return resp, err
+}
+
+type listeningBody struct {
+	io.ReadCloser
+	more func()
+}
+
+func (b listeningBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		b.more()
+	}
+	return n, err
 }

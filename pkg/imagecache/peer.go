@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 )
 
 // What peers say to each other, over HTTP/1.1 and mutual TLS:
@@ -19,7 +21,9 @@ import (
 //
 // The head of the answer comes at once, and tells that work on it has begun. The
 // body comes when the chunk is there: eight bytes, the blob's size as a big-endian
-// number, then the chunk. A body that is cut short is a failure.
+// number, then the chunk. Before that it may hold stillAtIt any number of times,
+// each when the origin has sent more to the node: so that a slow origin isn't taken
+// for a slow node. A body that is cut short is a failure.
 const (
 	chunkPath  = "/chunk/"
 	heldQuery  = "held"
@@ -36,12 +40,14 @@ func PeerHandler(n *Node, log *slog.Logger) http.Handler {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		begun := false
+		begun, stop := false, func() {}
 		a, err := n.Serve(r.Context(), repo, c, r.URL.Query().Has(heldQuery), func() {
 			begun = true
 			w.WriteHeader(http.StatusOK)
 			_ = http.NewResponseController(w).Flush()
+			stop = n.tellProgress(w)
 		})
+		stop()
 		switch {
 		case err != nil && begun:
 			log.Info("a chunk could not be had", "chunk", c, "err", err)
@@ -59,6 +65,39 @@ func PeerHandler(n *Node, log *slog.Logger) http.Handler {
 		}
 	})
 	return mux
+}
+
+// tellProgress writes stillAtIt into an answer as long as the origin sends. The
+// caller stops it, and may write itself from then on.
+func (n *Node) tellProgress(w http.ResponseWriter) (stop func()) {
+	done := make(chan struct{})
+	var telling sync.WaitGroup
+	telling.Go(func() {
+		tick := time.NewTicker(n.cfg.Times.Work / 4)
+		defer tick.Stop()
+		word := make([]byte, sizePrefix)
+		putSize(word, stillAtIt)
+		for last := n.progress.Load(); ; {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			now := n.progress.Load()
+			if now == last {
+				continue
+			}
+			last = now
+			if _, err := w.Write(word); err != nil {
+				return // the asker is gone, which ends the work too
+			}
+			_ = http.NewResponseController(w).Flush()
+		}
+	})
+	return func() {
+		close(done)
+		telling.Wait()
+	}
 }
 
 // parseChunkPath reads REPO/DIGEST/INDEX.
@@ -118,10 +157,12 @@ func (p *peerClient) Chunk(ctx context.Context, repo string, c Chunk, held bool,
 	default:
 		return Answer{}, fmt.Errorf("it answers %s", resp.Status)
 	}
-	tell(Taken)
 	var head [sizePrefix]byte
-	if _, err := io.ReadFull(resp.Body, head[:]); err != nil {
-		return Answer{}, err
+	for putSize(head[:], stillAtIt); size(head[:]) == stillAtIt; {
+		tell(Taken)
+		if _, err := io.ReadFull(resp.Body, head[:]); err != nil {
+			return Answer{}, err
+		}
 	}
 	tell(Sending)
 	data, err := io.ReadAll(io.LimitReader(resp.Body, ChunkSize+1))

@@ -10,7 +10,7 @@ import (
 type Peer interface {
 	// Chunk asks for a chunk of a blob that is in repo at the origin. With
 	// held, the peer answers only from what it has. tell is called as the
-	// answer gets on, at most once with each stage.
+	// answer gets on: with Taken again each time that is known.
 	Chunk(ctx context.Context, repo string, c Chunk, held bool, tell func(Stage)) (Answer, error)
 }
 
@@ -19,13 +19,14 @@ type Stage int
 
 // The stages that come before the answer.
 const (
-	Taken   Stage = iota + 1 // it has the question, and works on it
+	Taken   Stage = iota + 1 // it has the question, and works on it, or the origin sends it more
 	Sending                  // it has the chunk: only its link can be slow now
 )
 
 // Origin is where images are from. Safe for concurrent use.
 type Origin interface {
-	Chunk(ctx context.Context, repo string, c Chunk) (Answer, error)
+	// Chunk asks for a chunk of a blob in repo. more is called as bytes come.
+	Chunk(ctx context.Context, repo string, c Chunk, more func()) (Answer, error)
 }
 
 // Answer is a chunk, and what is known with it.

@@ -7,6 +7,9 @@ import (
 	"strings"
 )
 
+// stillAtIt stands in the place of a size: the origin sends, the chunk isn't there yet.
+const stillAtIt = -1
+
 // putSize and size are the number in front of a chunk.
 func putSize(b []byte, size int64) { binary.BigEndian.PutUint64(b, uint64(size)) }
 func size(b []byte) int64          { return int64(binary.BigEndian.Uint64(b)) }
