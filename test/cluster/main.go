@@ -27,6 +27,7 @@ const usage = `cluster runs a real Kubernetes on this machine, for tests
   cluster kill NODE                         cut a node's power
   cluster exec NODE COMMAND [ARGUMENT…]     run a command on a node, or on "control"
   cluster load TAR…                         load images into every node
+  cluster pull IMAGE NODE…                  have nodes pull an image at once; prints how many seconds each took
   cluster kubeconfig admin                  print a kubeconfig that may do everything
   cluster kubeconfig edit NAMESPACE [USER]  print one with the edit role in one namespace only
   cluster bin                               print the folder with kubectl and ctr
@@ -93,8 +94,14 @@ func dispatch(ctx context.Context, command string, args []string) error {
 	if os.Geteuid() != 0 {
 		return c.asRoot(command, args)
 	}
-	if command == "exec" {
+	switch command {
+	case "exec":
 		return c.execute(args)
+	case "pull":
+		if len(args) < 2 {
+			return errUsage
+		}
+		return c.pull(ctx, args[0], args[1:])
 	}
 	unlock, err := c.lock()
 	if err != nil {
