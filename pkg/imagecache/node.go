@@ -65,10 +65,6 @@ func (t Times) until(s Stage) time.Duration {
 	return t.Work
 }
 
-// home is how long a blob's home may take to say whether it has a chunk: more
-// than another's Start, as all owners ask it at once.
-func (t Times) home() time.Duration { return 4 * t.Start }
-
 // Counts are a node's figures since it started.
 type Counts struct {
 	FromPeers  int64 `json:"bytesFromPeers"`
@@ -222,8 +218,8 @@ func (n *Node) own(ctx context.Context, repo string, c Chunk) (Answer, error) {
 // heard notes that the origin sends.
 func (n *Node) heard() { n.progress.Add(1) }
 
-// fromHome asks the blob's homes for a chunk that they may have. Who takes long to
-// say whether it has it is asked last from then on.
+// fromHome asks the blob's homes for a chunk that they may have. One that takes
+// longer than an owner may isn't asked for a while.
 func (n *Node) fromHome(ctx context.Context, repo string, c Chunk) (Answer, bool) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Times.Work)
 	defer cancel()
@@ -233,14 +229,10 @@ func (n *Node) fromHome(ctx context.Context, repo string, c Chunk) (Answer, bool
 		if !ok || n.isShunned(name) || n.isSlow(name) {
 			continue
 		}
-		asking, giveUp := context.WithCancel(ctx)
-		silent := time.AfterFunc(n.cfg.Times.home(), giveUp)
-		a, err := peer.Chunk(asking, repo, c, true, func(Stage) { silent.Stop() })
-		silent.Stop()
-		if asking.Err() != nil {
+		a, err := peer.Chunk(ctx, repo, c, true, func(Stage) {})
+		if ctx.Err() != nil {
 			n.slow(name)
 		}
-		giveUp()
 		if err == nil && fitting(a, c.Index, a.Size) == nil {
 			n.fromPeers.Add(int64(len(a.Data)))
 			return a, true
