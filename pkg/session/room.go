@@ -25,6 +25,9 @@ func (s *session) choosePlace(ctx context.Context) error {
 			}
 		}
 	}
+	if err := s.checkProgram(); err != nil {
+		return err
+	}
 	switch s.o.Method {
 	case MethodContainer:
 		s.place = &inContainer{session: s}
