@@ -13,7 +13,8 @@ import (
 // versionFacts is what the version sub-command tells.
 type versionFacts struct {
 	Version    string `json:"version"`
-	AgentImage string `json:"agentImage"`
+	AgentImage string `json:"agentImage"`      // what a session would start
+	Agent      string `json:"agent,omitempty"` // the version of the one in this process's session
 	Go         string `json:"go"`
 	System     string `json:"system"`
 }
@@ -21,9 +22,12 @@ type versionFacts struct {
 func (p *program) newVersionCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "Print the version of this program, and the image of the agent that it starts",
+		Short: "Print the version of this program, and the image of the agent that it starts; in a session, its agent's version",
 		RunE: func(*cobra.Command, []string) error {
-			return p.runVersion(versionFacts{version, p.agentImage(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH})
+			return p.runVersion(versionFacts{
+				Version: version, AgentImage: p.agentImage(), Agent: p.variable("TELEPRESENCE_AGENT_VERSION"),
+				Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH,
+			})
 		},
 	}
 }
@@ -32,7 +36,11 @@ func (p *program) runVersion(v versionFacts) error {
 	if p.settings.output == "json" {
 		return p.resultJSON(v)
 	}
-	return p.ui.result("telepresence " + v.Version + " (" + v.Go + ", " + v.System + ")\nagent image " + v.AgentImage + "\n")
+	text := "telepresence " + v.Version + " (" + v.Go + ", " + v.System + ")\nagent image " + v.AgentImage + "\n"
+	if v.Agent != "" {
+		text += "agent of this session " + v.Agent + "\n"
+	}
+	return p.ui.result(text)
 }
 
 // agentImage is the reference of the agent's image: this version's, in the

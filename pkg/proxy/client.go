@@ -29,6 +29,9 @@ const (
 
 var errRefused = errors.New("the agent refuses")
 
+// VersionError is what Connect returns if the agent speaks another version of the protocol.
+type VersionError = resume.VersionError
+
 // ClientConfig says how a client reaches its agent.
 type ClientConfig struct {
 	// Dial makes a transport to the agent's port. It is called again, not concurrently, whenever the transport breaks.
@@ -120,7 +123,8 @@ func dialStream(ctx context.Context, cfg ClientConfig, log *slog.Logger) (*resum
 	for start := time.Now(); ; {
 		stream, err := resume.Dial(ctx, dial, rc)
 		busy := errors.Is(err, resume.ErrBusy) && time.Since(start) > busyTries
-		final := errors.Is(err, resume.ErrDenied) || busy || !dialled || time.Since(start) > firstTries
+		var other *VersionError
+		final := errors.Is(err, resume.ErrDenied) || errors.As(err, &other) || busy || !dialled || time.Since(start) > firstTries
 		if err == nil || final || ctx.Err() != nil {
 			return stream, err
 		}

@@ -15,6 +15,7 @@ func (s *session) readPod(ctx context.Context) error {
 	if s.pod, err = s.tunnel.PodInfo(ctx); err != nil {
 		return fmt.Errorf("asking the agent what the pod has: %w", err)
 	}
+	s.noteVersions()
 	if len(s.pod.ImageEnviron) > 0 {
 		s.imageEnviron = s.pod.ImageEnviron
 	}
@@ -51,6 +52,7 @@ func (s *session) telepresenceVariables(root string) map[string]string {
 		"TELEPRESENCE_CONTAINER":           s.plan.Container,
 		"TELEPRESENCE_CONTAINER_NAMESPACE": s.plan.Namespace,
 		"TELEPRESENCE_MOUNTS":              strings.Join(mounts, ":"),
+		"TELEPRESENCE_AGENT_VERSION":       s.pod.Version,
 	}
 	if root != "" {
 		env["TELEPRESENCE_ROOT"] = root

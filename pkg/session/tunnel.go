@@ -32,7 +32,7 @@ func (s *session) openTunnel(ctx context.Context) error {
 		Up: func() { s.ev.Tell("connected to the proxy again") },
 	})
 	if err != nil {
-		return fmt.Errorf("connecting to proxy pod %s: %w", s.podName(), err)
+		return s.tunnelError(err)
 	}
 	s.tunnel = tunnel
 	s.stopWatch = s.tasks.begin(ctx, "the tunnel", func(context.Context) error { return tunnel.Wait() })

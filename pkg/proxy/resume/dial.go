@@ -19,7 +19,7 @@ const (
 // Dial makes a transport with dial and a Conn on it. When the transport is lost, dial is called again, until one
 // attempt succeeds or the grace is over. ctx bounds the first attempt only; cfg.Token must be the listener's.
 //
-// ErrBusy and ErrDenied are final; any other error of the first attempt is returned as it is, and the caller may
+// ErrBusy, ErrDenied and a VersionError are final; any other error of the first attempt is returned as it is, and the caller may
 // try again.
 func Dial(ctx context.Context, dial func(context.Context) (net.Conn, error), cfg Config) (*Conn, error) {
 	var id sessionID

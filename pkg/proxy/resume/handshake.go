@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"time"
 )
 
@@ -23,8 +24,14 @@ import (
 //
 // A greeting is the magic and a nonce. A proof is an HMAC-SHA256, keyed with the token, over the side's name, both
 // nonces, the id and what the side says.
+//
+// The magic has the version in it, of all that the two sides say to each other, above this stream too. It is raised
+// whenever one side would take what the other says for something else. A listener greets a dialer of another version
+// too, so that each side learns which of them is the older; that works as long as the first line above stays as it is.
 const (
-	magic     = "tp-resume/1\n"
+	protocol  = "tp-resume/"
+	version   = '1' // the next is '2'
+	magic     = protocol + string(version) + "\n"
 	nonceSize = 16
 	idSize    = 16
 
@@ -48,6 +55,17 @@ var (
 	// ErrDenied means that the two sides do not hold the same token.
 	ErrDenied = errors.New("the other side holds another token")
 )
+
+// VersionError means that the other side speaks another version of the protocol: dialling again would not help.
+type VersionError struct{ Own, Other byte }
+
+// Error names both versions.
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("the other side speaks version %c of the protocol, this side version %c", e.Other, e.Own)
+}
+
+// Newer tells whether the other side is the newer one.
+func (e *VersionError) Newer() bool { return e.Other > e.Own }
 
 type sessionID [idSize]byte
 
@@ -115,7 +133,10 @@ func (h *hello) greeted(nonce *[nonceSize]byte, extra []byte) error {
 	if _, err := io.ReadFull(h.nc, buf); err != nil {
 		return noEOF(err)
 	}
-	if string(buf[:len(magic)]) != magic {
+	if greeting := string(buf[:len(magic)]); greeting != magic {
+		if strings.HasPrefix(greeting, protocol) && strings.HasSuffix(greeting, "\n") {
+			return &VersionError{Own: version, Other: greeting[len(protocol)]}
+		}
 		return fmt.Errorf("%w: greeting", errFrame)
 	}
 	copy(nonce[:], buf[len(magic):])
@@ -159,6 +180,10 @@ func shakeAsDialer(nc net.Conn, token []byte, id sessionID, own position) (posit
 func shakeAsListener(nc net.Conn, token []byte) (*hello, position, error) {
 	h := &hello{nc: nc, token: token}
 	if err := h.greeted(&h.dialer, h.id[:]); err != nil {
+		var other *VersionError
+		if errors.As(err, &other) {
+			err = errors.Join(err, h.greet(&h.listen, nil))
+		}
 		return nil, position{}, err
 	}
 	if err := h.greet(&h.listen, nil); err != nil {

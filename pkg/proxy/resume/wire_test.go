@@ -115,6 +115,29 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
+// TestVersions lets a dialer and a listener of other versions meet: each learns of the other's.
+func TestVersions(t *testing.T) {
+	t.Parallel()
+	other := []byte(protocol + "3\n")
+	stranger, nc := net.Pipe()
+	var wg sync.WaitGroup
+	greeting := make([]byte, len(magic)+nonceSize)
+	wg.Go(func() {
+		_, _ = stranger.Write(append(other, make([]byte, nonceSize+idSize)...)) // a reader that has ended says so itself
+		_, _ = io.ReadFull(stranger, greeting)
+	})
+	_, _, err := shakeAsListener(nc, []byte("the token"))
+	_ = nc.Close()
+	wg.Wait()
+	var wrong *VersionError
+	if !errors.As(err, &wrong) || wrong.Other != '3' || !wrong.Newer() || errors.Is(err, errFrame) {
+		t.Errorf("the listener: %v", err)
+	}
+	if !bytes.HasPrefix(greeting, []byte(magic)) {
+		t.Errorf("the listener greets with %q", greeting)
+	}
+}
+
 // TestRing holds a ring against a plain slice.
 func TestRing(t *testing.T) {
 	t.Parallel()
