@@ -39,11 +39,36 @@ func (p *program) newCompletionCmd() *cobra.Command {
 	}
 }
 
+// bashPackageWords is where cobra's script needs the package bash-completion, and
+// bashWords what it needs it for: the words before the cursor, which bash has cut
+// at "=" and ":" too. Many machines don't have the package, and Tab would do
+// nothing there but complain.
+const (
+	bashPackageWords = `    _get_comp_words_by_ref "$@" cur prev words cword
+`
+	bashWords = `    if declare -F _get_comp_words_by_ref >/dev/null 2>&1; then
+        _get_comp_words_by_ref "$@" cur prev words cword
+        return
+    fi
+    local line=${COMP_LINE:0:COMP_POINT}
+    read -ra words <<<"$line"
+    if [[ $line == *[[:space:]] ]]; then
+        words+=("")
+    fi
+    cword=$((${#words[@]} - 1))
+    cur=${words[cword]}
+    prev=${words[cword - 1]}
+`
+)
+
 // writeCompletion writes the script for one of the shells.
 func writeCompletion(root *cobra.Command, shell string, b *strings.Builder) error {
 	switch shell {
 	case "bash":
-		return root.GenBashCompletionV2(b, true)
+		var made strings.Builder
+		err := root.GenBashCompletionV2(&made, true)
+		b.WriteString(strings.Replace(made.String(), bashPackageWords, bashWords, 1))
+		return err
 	case "zsh":
 		return root.GenZshCompletion(b)
 	case "fish":

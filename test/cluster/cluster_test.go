@@ -18,7 +18,7 @@ func TestCluster(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("a cluster needs root: sudo make test-cluster")
 	}
-	if names := missing(); len(names) > 0 {
+	if names := missing(packages); len(names) > 0 {
 		t.Skipf("missing packages (make setup installs them): %v", names)
 	}
 	state := filepath.Join(t.TempDir(), "state")

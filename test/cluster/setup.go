@@ -8,9 +8,12 @@ import (
 	"strings"
 )
 
-// packages are the distribution's packages that a cluster and the tests need,
-// and the program by which each is known to be there.
-var packages = []struct{ name, program string }{
+// debianPackage is a package of the distribution, and the program by which it is
+// known to be there.
+type debianPackage struct{ name, program string }
+
+// packages are the distribution's packages that a cluster and the tests need.
+var packages = []debianPackage{
 	{"containerd", "containerd"}, {"runc", "runc"}, {"containernetworking-plugins", "/usr/lib/cni/bridge"},
 	{"iptables", "iptables"}, {"conntrack", "conntrack"}, {"etcd-server", "etcd"}, {"iproute2", "ip"},
 	{"util-linux", "nsenter"}, {"mount", "mount"}, {"procps", "pkill"},
@@ -19,8 +22,11 @@ var packages = []struct{ name, program string }{
 	{"docker.io", "dockerd"}, {"fuse3", "fusermount3"}, {"curl", "curl"}, {"socat", "socat"}, {"python3", "python3"},
 }
 
-// missing are the packages whose program is not there.
-func missing() []string {
+// wished are packages without which a script leaves a part out, and says so.
+var wished = []debianPackage{{"zsh", "zsh"}, {"fish", "fish"}}
+
+// missing are those of the packages whose program is not there.
+func missing(packages []debianPackage) []string {
 	var names []string
 	for _, p := range packages {
 		if _, err := exec.LookPath(p.program); err != nil {
@@ -31,7 +37,7 @@ func missing() []string {
 }
 
 func checkPrograms() error {
-	if names := missing(); len(names) > 0 {
+	if names := missing(packages); len(names) > 0 {
 		return fmt.Errorf("missing packages: %s; run cluster setup", strings.Join(names, ", "))
 	}
 	return nil
@@ -40,10 +46,16 @@ func checkPrograms() error {
 // setup installs the packages that are missing and builds the components that
 // are not in the cache. It is quick when there is nothing to do.
 func (c *cluster) setup(ctx context.Context) error {
-	if names := missing(); len(names) > 0 {
+	if names := missing(packages); len(names) > 0 {
 		say("installing %s", strings.Join(names, " "))
 		if err := install(ctx, names); err != nil {
 			return err
+		}
+	}
+	if names := missing(wished); len(names) > 0 {
+		say("installing %s", strings.Join(names, " "))
+		if err := install(ctx, names); err != nil {
+			say("going on without %s: %v", strings.Join(names, " "), err)
 		}
 	}
 	return c.build(ctx)
