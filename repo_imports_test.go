@@ -31,7 +31,7 @@ func importTable() map[string]edges {
 			may: []string{
 				"pkg/session",                             // a session is one call
 				"pkg/k8s", "pkg/k8s/plan", "pkg/k8s/undo", // list, leave, completion; the grammar of PORT[:REMOTE] and NAME[:CONTAINER]
-				"pkg/doctor", "pkg/mount", "images", "pkg/imagecache", "pkg/imagecache/install",
+				"pkg/doctor", "pkg/mount", "images", "pkg/imagecache", "pkg/imagecache/install", "pkg/imagecache/load",
 				"pkg/vpn/sandbox", "pkg/vpn/host", "pkg/dockerrun", "pkg/process", // re-exec, checks
 			},
 		},

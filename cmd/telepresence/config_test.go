@@ -16,6 +16,7 @@ also-proxy: [10.0.0.0/8, db.example.com]
 contexts:
   prod:
     namespace: from-prod
+    image-cache: true
   dev:
     also-proxy: 192.0.2.1
 `
@@ -54,6 +55,10 @@ func TestPrecedence(t *testing.T) {
 		{"flag", "--context prod --namespace from-flag --also-proxy c", []string{"TELEPRESENCE_NAMESPACE=from-environ"}, func(o *session.Options) bool {
 			return o.Namespace == "from-flag" && strings.Join(o.AlsoProxy, " ") == "c"
 		}},
+		{"the image cache", "--context prod", nil, func(o *session.Options) bool { return o.ImageCache }},
+		{"the image cache of another context", "", nil, func(o *session.Options) bool { return !o.ImageCache }},
+		{"the image cache by environment", "", []string{"TELEPRESENCE_IMAGE_CACHE=true"}, func(o *session.Options) bool { return o.ImageCache }},
+		{"no image cache by flag", "--context prod --image-cache=false", nil, func(o *session.Options) bool { return !o.ImageCache }},
 		{"a session's own variable is no option", "", []string{"TELEPRESENCE_METHOD=container"}, func(o *session.Options) bool {
 			return o.Method == session.MethodVPNTCP
 		}},

@@ -18,6 +18,8 @@ type settings struct {
 	cacheImage string
 	cacheRepos []string
 	pullNever  bool
+	load       bool
+	loadWith   string
 }
 
 // flagRow is one option. Parser, help, completion, configuration file, man
@@ -205,7 +207,7 @@ func commandFlags() []flagRow {
 			usage: "do it without asking",
 			bind:  func(s *settings) *value { return switchValue(&s.yes) }},
 		{name: "image", arg: "REFERENCE", group: groupCommand, on: "imagecache-enable", def: "this version's",
-			usage: "run this image of the cache on the nodes",
+			usage: "run this image of the cache on the nodes; with --load, one of docker's, or FILE.tar",
 			bind:  func(s *settings) *value { return textValue(&s.cacheImage) }},
 		{name: "repo", arg: "HOST/NAME", group: groupCommand, on: "imagecache-enable", repeat: true, def: "the agent's image",
 			usage: "share the images of this repository",
@@ -213,5 +215,11 @@ func commandFlags() []flagRow {
 		{name: "pull-never", group: groupCommand, on: "imagecache-enable",
 			usage: "expect the cache's image on every node, where no registry has it",
 			bind:  func(s *settings) *value { return switchValue(&s.pullNever) }},
+		{name: "load", group: groupCommand, on: "imagecache-enable",
+			usage: "load the cache's image from here into the nodes of a local cluster: kind, k3d, minikube, Docker Desktop",
+			bind:  func(s *settings) *value { return switchValue(&s.load) }},
+		{name: "load-with", arg: "COMMAND", group: groupCommand, on: "imagecache-enable",
+			usage: "load it into another cluster by a command that gets the archive's path as its last argument",
+			bind:  func(s *settings) *value { return textValue(&s.loadWith) }},
 	}
 }

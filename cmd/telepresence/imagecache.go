@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"os"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -20,7 +21,7 @@ type imageCache interface {
 	StepAside(ctx context.Context) error
 	Enable(ctx context.Context, o install.Options, tell func(string)) error
 	Disable(ctx context.Context) error
-	Push(ctx context.Context, ref string, img v1.Image, tell func(string)) error
+	Push(ctx context.Context, ref string, index v1.ImageIndex, tell func(string)) error
 	Status(ctx context.Context) (install.Report, error)
 }
 
@@ -77,6 +78,15 @@ func (p *program) runCacheEnable(ctx context.Context, cache imageCache, _ []stri
 		return err
 	}
 	s := &p.settings
+	o := install.Options{Image: s.cacheImage, Repos: s.cacheRepos, PullNever: s.pullNever}
+	folder, err := os.MkdirTemp("", "telepresence-image-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder)
+	if err := p.loadCacheImage(ctx, &o, folder); err != nil {
+		return err
+	}
 	if !s.yes {
 		p.ui.Tell(cacheNeeds)
 		if !p.ui.ask(p.streams.in, "install it?") {
@@ -84,7 +94,6 @@ func (p *program) runCacheEnable(ctx context.Context, cache imageCache, _ []stri
 		}
 	}
 	agent := p.agentImage()
-	o := install.Options{Image: s.cacheImage, Repos: s.cacheRepos, PullNever: s.pullNever}
 	if o.Image == "" {
 		o.Image = images.CacheRef(p.variable("TELEPRESENCE_REGISTRY"), cmp.Or(p.variable("TELEPRESENCE_VERSION"), version))
 	}
@@ -108,12 +117,24 @@ func (p *program) runCacheDisable(ctx context.Context, cache imageCache, _ []str
 }
 
 func (p *program) runCachePush(ctx context.Context, cache imageCache, args []string) error {
-	ref, img, done, err := pushed(ctx, strings.Join(args, ""))
-	defer done()
+	folder, err := os.MkdirTemp("", "telepresence-image-*")
 	if err != nil {
 		return err
 	}
-	if err := cache.Push(ctx, ref, img, p.ui.Waiting); err != nil {
+	defer os.RemoveAll(folder)
+	file, err := archive(ctx, strings.Join(args, ""), images.AgentName, folder)
+	if err != nil {
+		return err
+	}
+	ref, err := refOf(file)
+	if err != nil {
+		return err
+	}
+	index, err := indexOf(file, folder)
+	if err != nil {
+		return err
+	}
+	if err := cache.Push(ctx, ref, index, p.ui.Waiting); err != nil {
 		return err
 	}
 	p.ui.Tell("the image cache has " + ref)

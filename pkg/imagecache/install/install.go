@@ -40,6 +40,15 @@ func (c *Cache) Enable(ctx context.Context, o Options, tell func(string)) error 
 	if err := c.StepAside(ctx); err != nil {
 		return err
 	}
+	if o.Load != nil {
+		nodes, err := c.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return fmt.Errorf("looking for nodes to load the image into: %w", err)
+		}
+		if err := o.Load(ctx, nodes.Items, tell); err != nil {
+			return err
+		}
+	}
 	if err := c.apply(ctx, o); err != nil {
 		return err
 	}

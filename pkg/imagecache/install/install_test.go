@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -49,6 +51,31 @@ func ready() (*Cache, *fake.Clientset) {
 	return New(client, nil), client
 }
 
+// sparse is an index in a folder from which one image's manifest is gone, as when
+// somebody has copied the others only.
+func sparse(t *testing.T) (index v1.ImageIndex, here string) {
+	t.Helper()
+	whole, err := random.Index(100, 2, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder, err := layout.Write(t.TempDir(), whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if index, err = folder.ImageIndex(); err != nil {
+		t.Fatal(err)
+	}
+	m, err := index.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := folder.RemoveBlob(m.Manifests[0].Digest); err != nil {
+		t.Fatal(err)
+	}
+	return index, m.Manifests[1].Digest.String()
+}
+
 func TestPushThenLookup(t *testing.T) {
 	t.Parallel()
 	var paths []string
@@ -69,19 +96,17 @@ func TestPushThenLookup(t *testing.T) {
 	if _, err := c.Lookup(t.Context(), "docker.io/shop/agent:1"); err == nil || !strings.Contains(err.Error(), "imagecache push") {
 		t.Errorf("before the push: %v", err)
 	}
-	img, err := random.Image(100, 2)
+	index, here := sparse(t)
+	if err := c.Push(t.Context(), "shop/agent:1", index, func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	digest, err := index.Digest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Push(t.Context(), "shop/agent:1", img, func(string) {}); err != nil {
-		t.Fatal(err)
-	}
-	digest, err := img.Digest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := len(paths); n != 4 || !strings.HasSuffix(paths[n-1], "/v2/docker.io/shop/agent/blobs/"+digest.String()) {
-		t.Errorf("it put %q; the manifest comes last", paths)
+	const blobs = "/v2/docker.io/shop/agent/blobs/"
+	if n := len(paths); n != 5 || paths[n-2] != blobs+here || paths[n-1] != blobs+digest.String() {
+		t.Errorf("it put %q; the manifest and the index come last", paths)
 	}
 	got, err := c.Lookup(t.Context(), "docker.io/shop/agent:1")
 	if want := "localhost:5780/docker.io/shop/agent@" + digest.String(); err != nil || got != want {

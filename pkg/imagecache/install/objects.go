@@ -3,6 +3,7 @@
 package install
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
@@ -39,6 +40,9 @@ type Options struct {
 	Limit int64 // bytes a node keeps; 0 means imagecache.DefaultLimit
 	// PullNever says that the nodes have the image already, and no registry does.
 	PullNever bool
+	// Load brings the image to the cluster's nodes before they need it. Nil: they
+	// pull it.
+	Load func(ctx context.Context, nodes []corev1.Node, tell func(string)) error
 }
 
 func labels() map[string]string { return map[string]string{label: name} }
