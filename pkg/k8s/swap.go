@@ -141,15 +141,25 @@ func (c *Cluster) StartProxy(ctx context.Context, p *plan.Plan, tell Tell) error
 	if p.Operation == plan.Standing {
 		return nil
 	}
+	if err := c.makeProxy(ctx, p); err != nil {
+		return err
+	}
+	return c.awaitAgent(ctx, p, tell)
+}
+
+// makeProxy makes the proxy pod, and its service where the plan has one.
+func (c *Cluster) makeProxy(ctx context.Context, p *plan.Plan) error {
 	if p.Service != nil {
 		_, err := c.core.CoreV1().Services(c.namespace).Create(ctx, p.Service, metav1.CreateOptions{})
 		if err != nil {
 			return c.explain(fmt.Sprintf("making service %q", p.Service.Name), err)
 		}
 	}
-	if err := c.createPod(ctx, p); err != nil {
-		return err
-	}
+	return c.createPod(ctx, p)
+}
+
+// awaitAgent waits until the agent runs.
+func (c *Cluster) awaitAgent(ctx context.Context, p *plan.Plan, tell Tell) error {
 	return c.awaitPod(ctx, p.Pod.Name, p.Container, func(pod *corev1.Pod) bool { return runs(pod, p.Container) }, tell)
 }
 

@@ -31,6 +31,7 @@ type world struct {
 	victim  string       // the pod that the ReplicaSet would delete first, whatever its cost
 	least   atomic.Int32 // the least number of pods that the service has ever led to
 	without bool         // the kubelet starts no pod
+	lacking string       // an image that no node can pull
 }
 
 func newWorld(t *testing.T) (*world, *Cluster) {
@@ -81,7 +82,13 @@ func (w *world) reconcileLocked(string) {
 		if !strings.HasPrefix(path, podPath) || !w.atLocked(path, &pod) {
 			continue
 		}
-		if !w.without && pod.Status.Phase == "" {
+		switch {
+		case w.without:
+		case w.lacking != "" && pod.Spec.Containers[0].Image == w.lacking:
+			if pod.Status.Phase == "" {
+				w.strandLocked(path, &pod)
+			}
+		case pod.Status.Phase == "", pod.Status.Phase == corev1.PodPending:
 			w.startLocked(path, &pod)
 		}
 		if isReady(&pod) && pod.Labels["app"] == "web" {
@@ -140,8 +147,20 @@ func (w *world) costs(pod corev1.Pod) int {
 	return 0
 }
 
+// strandLocked is what a pod looks like whose image can't be pulled.
+func (w *world) strandLocked(path string, pod *corev1.Pod) {
+	pod.Status.Phase = corev1.PodPending
+	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionTrue}}
+	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
+		Name:  pod.Spec.Containers[0].Name,
+		State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "Not held here\nand more"}},
+	}}
+	w.putLocked("MODIFIED", path, unstruct(pod))
+}
+
 func (w *world) startLocked(path string, pod *corev1.Pod) {
 	pod.Status.Phase = corev1.PodRunning
+	pod.Status.ContainerStatuses = nil
 	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 	for _, c := range pod.Spec.Containers {
 		pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{

@@ -132,6 +132,9 @@ func (s *session) startProxy(ctx context.Context) error {
 		}
 	}
 	s.ev.Tell("starting proxy pod " + s.podName())
+	if s.request.AgentImage != s.o.AgentImage {
+		return s.cluster.StartCached(ctx, s.plan, s.o.AgentImage, s.ev.Waiting, s.ev.Warn)
+	}
 	return s.cluster.StartProxy(ctx, s.plan, s.ev.Waiting)
 }
 
