@@ -65,6 +65,7 @@ func golden(t *testing.T, file string) {
 		name, got = "plan.yaml", printedPlan(t, p)
 		checkKept(t, snapshot, p)
 		checkRecord(t, p)
+		checkCached(t, snapshot, request, got)
 	}
 	if want := section(name); got != want {
 		if !*update {

@@ -4,12 +4,28 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/telepresence/telepresence/pkg/k8s/undo"
 )
+
+// checkCached makes the plan once more, with the name by which nodes pull the
+// image from their own cache. Nothing but that name must be different.
+func checkCached(t *testing.T, s Snapshot, r Request, without string) {
+	t.Helper()
+	image := r.AgentImage
+	r.AgentImage = "localhost:5780/registry.example/telepresence-agent@sha256:" + strings.Repeat("0", 64)
+	p, err := Make(s, r)
+	if err != nil {
+		t.Fatalf("with the image cache: %v", err)
+	}
+	if got := strings.ReplaceAll(printedPlan(t, p), r.AgentImage, image); got != without {
+		t.Errorf("with the image cache it is\n%s\nwant\n%s", got, without)
+	}
+}
 
 // checkKept compares the proxy pod with the template that it was made from, and
 // takes away, one by one, the differences that there are to be. None must be
