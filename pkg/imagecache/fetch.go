@@ -81,18 +81,15 @@ func (n *Node) find(ctx context.Context, repo string, d Digest) (*fetch, *Blob, 
 		n.hits.Add(1)
 		return nil, &Blob{Size: size, node: n, file: file, shut: file.Close}, nil
 	}
-	select {
-	case <-n.stop:
-		return nil, nil, errors.New("the cache is closing")
-	default:
-	}
 	f := n.fetches[d]
 	if f == nil {
-		n.misses.Add(1)
 		f = &fetch{digest: d, repo: repo, sized: make(chan struct{}), changed: make(chan struct{})}
-		n.fetches[d] = f
 		f.readers++ // the fetch itself
-		n.running.Go(func() { n.run(context.WithoutCancel(ctx), f) })
+		if err := n.beginLocked(ctx, func(ctx context.Context) { n.run(ctx, f) }); err != nil {
+			return nil, nil, err
+		}
+		n.misses.Add(1)
+		n.fetches[d] = f
 	}
 	f.mu.Lock()
 	f.readers++
@@ -103,15 +100,6 @@ func (n *Node) find(ctx context.Context, repo string, d Digest) (*fetch, *Blob, 
 // run fetches a blob, verifies it and stores it. It outlives who asked for it
 // first; Close ends it.
 func (n *Node) run(ctx context.Context, f *fetch) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	n.running.Go(func() {
-		select {
-		case <-n.stop:
-		case <-ctx.Done():
-		}
-		cancel()
-	})
 	err := n.bring(ctx, f)
 	n.mu.Lock()
 	delete(n.fetches, f.digest)

@@ -86,12 +86,12 @@ type Node struct {
 	stop    chan struct{}
 	stopped sync.Once
 
-	mu        sync.Mutex // guards what follows
-	fetches   map[Digest]*fetch
-	loose     map[Chunk]Answer // chunks fetched for others, of blobs not wanted here
-	order     []Chunk          // of loose, the oldest first
-	shunUntil map[string]time.Time
-	slowUntil map[string]time.Time // peers that are asked last
+	mu      sync.Mutex // guards what follows, and that nothing begins after stop
+	fetches map[Digest]*fetch
+	loose   map[Chunk]Answer // chunks fetched for others, of blobs not wanted here
+	order   []Chunk          // of loose, the oldest first
+
+	grudges grudges
 
 	progress atomic.Int64 // how often the origin has sent something
 
@@ -108,15 +108,44 @@ func New(cfg Config) *Node {
 	cfg.Times = cfg.Times.withDefaults()
 	return &Node{
 		cfg: cfg, stop: make(chan struct{}), fetches: make(map[Digest]*fetch),
-		loose: make(map[Chunk]Answer), shunUntil: make(map[string]time.Time),
-		slowUntil: make(map[string]time.Time),
+		loose: make(map[Chunk]Answer),
 	}
 }
 
 // Close ends the fetches that are under way and waits for them. Idempotent.
 func (n *Node) Close() error {
-	n.stopped.Do(func() { close(n.stop) })
+	n.stopped.Do(func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		close(n.stop)
+	})
 	n.running.Wait()
+	return nil
+}
+
+// errClosing says that a node begins nothing any more.
+var errClosing = errors.New("the cache is closing")
+
+// beginLocked runs what Close waits for, unless that was called before. ctx ends
+// with the node; what it carries is the caller's, but not the caller's end.
+func (n *Node) beginLocked(ctx context.Context, work func(ctx context.Context)) error {
+	select {
+	case <-n.stop:
+		return errClosing
+	default:
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	n.running.Go(func() {
+		select {
+		case <-n.stop:
+		case <-ctx.Done():
+		}
+		cancel()
+	})
+	n.running.Go(func() {
+		defer cancel()
+		work(ctx)
+	})
 	return nil
 }
 
@@ -180,36 +209,26 @@ func (n *Node) local(c Chunk) (Answer, bool) {
 // if it was pushed there, from the origin, or, where that fails, from any peer that
 // has it.
 func (n *Node) own(ctx context.Context, repo string, c Chunk) (Answer, error) {
-	done := n.chunks.DoChan(fmt.Sprintf("%s/%s/%d", repo, c.Blob, c.Index), func() (any, error) {
-		if a, ok := n.local(c); ok {
-			return a, nil
-		}
-		// Not the asker's context: others wait for the same.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.cfg.Times.Chunk)
-		defer cancel()
-		if a, ok := n.fromHome(ctx, repo, c); ok {
-			n.keepLoose(c, a)
-			return a, nil
-		}
-		a, err := n.cfg.Origin.Chunk(ctx, repo, c, n.heard)
-		if err != nil {
-			held, heldErr := n.fromHolders(ctx, repo, c)
-			if heldErr != nil {
-				return nil, errors.Join(err, heldErr)
-			}
-			a = held
-		} else {
-			n.fromOrigin.Add(int64(len(a.Data)))
-		}
-		n.keepLoose(c, a)
-		return a, nil
+	type result struct {
+		answer Answer
+		err    error
+	}
+	done := make(chan result, 1)
+	n.mu.Lock()
+	err := n.beginLocked(ctx, func(ctx context.Context) {
+		a, err, _ := n.chunks.Do(fmt.Sprintf("%s/%s/%d", repo, c.Blob, c.Index), func() (any, error) {
+			return n.ownOnce(ctx, repo, c)
+		})
+		answer, _ := a.(Answer)
+		done <- result{answer, err}
 	})
+	n.mu.Unlock()
+	if err != nil {
+		return Answer{}, err
+	}
 	select {
 	case r := <-done:
-		if r.Err != nil {
-			return Answer{}, r.Err
-		}
-		return r.Val.(Answer), nil
+		return r.answer, r.err
 	case <-ctx.Done():
 		return Answer{}, context.Cause(ctx)
 	}
@@ -217,6 +236,32 @@ func (n *Node) own(ctx context.Context, repo string, c Chunk) (Answer, error) {
 
 // heard notes that the origin sends.
 func (n *Node) heard() { n.progress.Add(1) }
+
+// ownOnce is own, for one of those who ask. ctx is not the asker's: others wait
+// for the same.
+func (n *Node) ownOnce(ctx context.Context, repo string, c Chunk) (Answer, error) {
+	if a, ok := n.local(c); ok {
+		return a, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Times.Chunk)
+	defer cancel()
+	if a, ok := n.fromHome(ctx, repo, c); ok {
+		n.keepLoose(c, a)
+		return a, nil
+	}
+	a, err := n.cfg.Origin.Chunk(ctx, repo, c, n.heard)
+	if err != nil {
+		held, heldErr := n.fromHolders(ctx, repo, c)
+		if heldErr != nil {
+			return Answer{}, errors.Join(err, heldErr)
+		}
+		a = held
+	} else {
+		n.fromOrigin.Add(int64(len(a.Data)))
+	}
+	n.keepLoose(c, a)
+	return a, nil
+}
 
 // fromHome asks the blob's homes for a chunk that they may have. One that takes
 // longer than an owner may isn't asked for a while.
@@ -283,32 +328,19 @@ func (n *Node) shun(name string, lied bool, why error) {
 	if lied {
 		d *= 10
 	}
-	n.mu.Lock()
-	n.shunUntil[name] = time.Now().Add(d)
-	n.mu.Unlock()
+	n.grudges.hold(shunned, name, d)
 	n.shunned.Add(1)
 	n.cfg.Log.Warn("shunning a peer", "peer", name, "for", d, "err", why)
 }
 
 // slow asks a peer last for a while.
 func (n *Node) slow(name string) {
-	n.mu.Lock()
-	n.slowUntil[name] = time.Now().Add(n.cfg.Times.Shun)
-	n.mu.Unlock()
+	n.grudges.hold(slow, name, n.cfg.Times.Shun)
 	n.cfg.Log.Info("asking a peer last: another overtook it", "peer", name, "for", n.cfg.Times.Shun)
 }
 
-func (n *Node) isSlow(name string) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return time.Now().Before(n.slowUntil[name])
-}
-
-func (n *Node) isShunned(name string) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return time.Now().Before(n.shunUntil[name])
-}
+func (n *Node) isSlow(name string) bool    { return n.grudges.held(slow, name) }
+func (n *Node) isShunned(name string) bool { return n.grudges.held(shunned, name) }
 
 func names(peers map[string]Peer) []string {
 	list := make([]string, 0, len(peers))

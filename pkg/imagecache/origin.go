@@ -22,12 +22,18 @@ type RegistryOrigin struct {
 	base    http.RoundTripper
 
 	mu    sync.Mutex // guards trips
-	trips map[string]http.RoundTripper
+	trips map[string]*trip
+}
+
+// trip is a transport with a registry's leave to pull from one repository.
+type trip struct {
+	turn chan struct{} // full while somebody asks for the leave: who waits for it may give up
+	made http.RoundTripper
 }
 
 // NewRegistryOrigin is an origin of some repositories, each HOST/NAME.
 func NewRegistryOrigin(allowed []string, base http.RoundTripper) *RegistryOrigin {
-	return &RegistryOrigin{allowed: allowed, base: base, trips: make(map[string]http.RoundTripper)}
+	return &RegistryOrigin{allowed: allowed, base: base, trips: make(map[string]*trip)}
 }
 
 // Chunk fetches a range of a blob, or of a manifest, which registries keep at
@@ -71,19 +77,30 @@ func (o *RegistryOrigin) repository(repo string) (name.Repository, error) {
 	return name.Repository{}, fmt.Errorf("%s is not one of this cache's repositories: %w", repo, ErrUnknown)
 }
 
-// trip is a transport with the registry's leave to pull, asked for once.
+// trip is the transport for a repository, whose leave is asked for once.
 func (o *RegistryOrigin) trip(ctx context.Context, r name.Repository) (http.RoundTripper, error) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	if t, ok := o.trips[r.Name()]; ok {
-		return t, nil
+	t := o.trips[r.Name()]
+	if t == nil {
+		t = &trip{turn: make(chan struct{}, 1)}
+		o.trips[r.Name()] = t
 	}
-	t, err := transport.NewWithContext(ctx, r.Registry, authn.Anonymous, o.base, []string{r.Scope(transport.PullScope)})
+	o.mu.Unlock()
+	select {
+	case t.turn <- struct{}{}:
+		defer func() { <-t.turn }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if t.made != nil {
+		return t.made, nil
+	}
+	made, err := transport.NewWithContext(ctx, r.Registry, authn.Anonymous, o.base, []string{r.Scope(transport.PullScope)})
 	if err != nil {
 		return nil, err
 	}
-	o.trips[r.Name()] = t
-	return t, nil
+	t.made = made
+	return made, nil
 }
 
 // accepted are the kinds of manifest that runtimes take.

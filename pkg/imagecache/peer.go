@@ -128,7 +128,7 @@ func NewPeer(address string, tlsConfig *tls.Config) Peer {
 	return &peerClient{
 		base: "https://" + address,
 		client: &http.Client{Transport: &http.Transport{
-			TLSClientConfig: tlsConfig, MaxIdleConnsPerHost: underWay, DisableCompression: true,
+			TLSClientConfig: tlsConfig, MaxIdleConnsPerHost: underWay, IdleConnTimeout: time.Minute, DisableCompression: true,
 		}},
 	}
 }
