@@ -73,16 +73,19 @@ func (p *peers) all() map[string]imagecache.Peer {
 	nodes := p.nodes()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	made := make(map[string]imagecache.Peer, len(nodes)) // without those who are gone
 	list := make(map[string]imagecache.Peer, len(nodes))
 	for name, address := range nodes {
 		if name == p.self {
 			continue
 		}
-		if p.made[address] == nil {
-			p.made[address] = imagecache.NewPeer(address, p.tls)
+		made[address] = p.made[address]
+		if made[address] == nil {
+			made[address] = imagecache.NewPeer(address, p.tls)
 		}
-		list[name] = p.made[address]
+		list[name] = made[address]
 	}
+	p.made = made
 	return list
 }
 

@@ -50,28 +50,55 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 	})
 	local.Handle("GET /metrics", imagecache.MetricsHandler(node))
 
+	loopback, others, err := listen(ctx, o)
+	if err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return known.Run(ctx) })
 	group.Go(func() error { return peers.follow(ctx) })
+	for _, l := range loopback {
+		group.Go(func() error { return serveOn(ctx, l, local) })
+	}
+	group.Go(func() error {
+		return serveOn(ctx, tls.NewListener(others, peers.serverTLS()), imagecache.PeerHandler(node, log))
+	})
+	log.Info("serving", "node", o.node, "registry", o.port, "peers", o.peerPort, "repositories", o.repos)
+	return errors.Join(group.Wait(), node.Close())
+}
+
+// listen takes the ports: the registry's on the loopback of each kind, and the
+// peers'. It takes all, or none.
+func listen(ctx context.Context, o options) (loopback []net.Listener, others net.Listener, err error) {
+	var taken []net.Listener
+	at := func(host string, port int) (net.Listener, error) {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+		if err == nil {
+			taken = append(taken, l)
+		}
+		return l, err
+	}
+	defer func() {
+		for _, l := range taken {
+			if err != nil {
+				_ = l.Close()
+			}
+		}
+	}()
 	for _, host := range []string{"127.0.0.1", "::1"} {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(o.port)))
+		l, err := at(host, o.port)
 		if err != nil && host == "::1" { // a node without IPv6
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("listening for the runtime: %w", err)
+			return nil, nil, fmt.Errorf("listening for the runtime: %w", err)
 		}
-		group.Go(func() error { return serveOn(ctx, l, local) })
+		loopback = append(loopback, l)
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(o.peerPort)))
-	if err != nil {
-		return fmt.Errorf("listening for peers: %w", err)
+	if others, err = at("", o.peerPort); err != nil {
+		return nil, nil, fmt.Errorf("listening for peers: %w", err)
 	}
-	group.Go(func() error {
-		return serveOn(ctx, tls.NewListener(l, peers.serverTLS()), imagecache.PeerHandler(node, log))
-	})
-	log.Info("serving", "node", o.node, "registry", o.port, "peers", o.peerPort, "repositories", o.repos)
-	return errors.Join(group.Wait(), node.Close())
+	return loopback, others, nil
 }
 
 // serveOn serves one listener until ctx ends.
