@@ -112,7 +112,7 @@ ifdef KUBECONFIG
 	@echo "KUBECONFIG is set: its cluster is used, and must have $(APP_IMAGE) and the agent's image"
 else
 	@$(CLUSTER) start --nodes $(NODES)
-	@$(CLUSTER) load bin/telepresence-agent.tar bin/telepresence-imagecache.tar bin/app.tar
+	@$(CLUSTER) load bin/telepresence-agent.tar bin/app.tar
 endif
 
 .PHONY: cluster-stop

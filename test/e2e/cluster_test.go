@@ -29,6 +29,7 @@ type cluster struct {
 	client     kubernetes.Interface
 	path       string // PATH: this repository's programs first
 	appImage   string
+	load       string // the option of imagecache enable that loads images here
 }
 
 // connect finds the cluster, or skips the test where there is none.
@@ -74,8 +75,18 @@ func connect(t *testing.T) *cluster {
 	path := []string{filepath.Join(top, "bin"), programs, filepath.Join(state, "bin"), os.Getenv("PATH")}
 	return &cluster{
 		kubeconfig: kubeconfig, config: config, client: client, appImage: image,
-		path: strings.Join(path, string(filepath.ListSeparator)),
+		path: strings.Join(path, string(filepath.ListSeparator)), load: loader(top, state, kubeconfig),
 	}
+}
+
+// loader is how the command loads an image into the cluster: this repository's
+// has a command of its own for it.
+func loader(top, state, kubeconfig string) string {
+	if kubeconfig != filepath.Join(state, "admin.kubeconfig") {
+		return "--load"
+	}
+	return fmt.Sprintf("--load-with=env CLUSTER_SOURCE=%s CLUSTER_STATE=%s %s load",
+		filepath.Join(top, "test", "cluster"), state, filepath.Join(top, "bin", "cluster"))
 }
 
 var notInNames = regexp.MustCompile(`[^a-z0-9]+`)

@@ -25,4 +25,6 @@
 //	cut [DURATION]                    the line is cut, for that time or until mend; what goes over it breaks
 //	mend                              the line is whole again
 //	admin PROGRAM…                    run a program as the cluster's administrator
+//
+// $LOAD is the option with which imagecache enable loads its image into this cluster.
 package e2e

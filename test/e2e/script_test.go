@@ -66,7 +66,7 @@ func (c *cluster) setup(env *testscript.Env) error {
 	for name, value := range map[string]string{
 		"KUBECONFIG": kubeconfig, "NAMESPACE": namespace, "HOME": home, "APP_IMAGE": c.appImage,
 		"PATH": c.path, "SHELL": "/bin/sh", "TERM": "dumb",
-		"DOCKER_HOST": os.Getenv("DOCKER_HOST"),
+		"DOCKER_HOST": os.Getenv("DOCKER_HOST"), "LOAD": c.load,
 	} {
 		env.Setenv(name, value)
 	}
