@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -38,27 +39,7 @@ func TestSparseIndex(t *testing.T) {
 	}
 	store := nodes["a"].node.cfg.Store
 	digest := putManifest(t, store, index)
-	putManifest(t, store, img)
-	config, err := img.RawConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	layers, err := img.Layers()
-	if err != nil {
-		t.Fatal(err)
-	}
-	put(t, store, config)
-	for _, l := range layers {
-		r, err := l.Compressed()
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := io.ReadAll(r)
-		if err := errors.Join(err, r.Close()); err != nil {
-			t.Fatal(err)
-		}
-		put(t, store, text)
-	}
+	putImage(t, store, img)
 	port := nodes["b"].registry.Listener.Addr().(*net.TCPAddr).Port
 	ref, err := name.ParseReference(Reference(port, repo, digest))
 	if err != nil {
@@ -78,6 +59,32 @@ func TestSparseIndex(t *testing.T) {
 	var refused *transport.Error
 	if _, err := served.Image(gone); !errors.As(err, &refused) || refused.StatusCode != http.StatusNotFound {
 		t.Errorf("of the architecture that isn't there: %v", err)
+	}
+}
+
+// putImage gives a store all parts of an image.
+func putImage(t *testing.T, s *Store, img v1.Image) {
+	t.Helper()
+	putManifest(t, s, img)
+	config, err := img.RawConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, config)
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range layers {
+		r, err := l.Compressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(r)
+		if err := errors.Join(err, r.Close()); err != nil {
+			t.Fatal(err)
+		}
+		put(t, s, text)
 	}
 }
 
