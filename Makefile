@@ -94,7 +94,7 @@ test-cluster: ## start, grow, break and stop a cluster, and look for what it lea
 .PHONY: test-e2e
 test-e2e: build sample-app cached-image ## the scripts of test/e2e on the cluster that runs, or on KUBECONFIG's
 	@test/docker/docker start; eval "$$(test/docker/docker env)"; docker load --quiet --input bin/app.tar; \
-	E2E=required test/gotest -count=1 -timeout 30m -parallel 2 ./test/e2e/...
+	E2E=required test/gotest -count=1 -timeout 30m -parallel 4 ./test/e2e/...
 
 .PHONY: bench-imagecache
 bench-imagecache: build image ## how fast nodes get an image from each other, on a cluster of its own; RUNS=5 NODES=8
