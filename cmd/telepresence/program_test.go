@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -85,6 +86,17 @@ func TestOptions(t *testing.T) {
 				t.Errorf("\n got %+v\nwant %+v", got, want)
 			}
 		})
+	}
+}
+
+// TestVerbose checks what goes into the log, and where it lies by default.
+func TestVerbose(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]bool{"": false, "--verbose": true, "--verbose=false": false} {
+		c := newCall(t)
+		if code := c.run(strings.Fields(line)); code != 0 || c.got.Log.Enabled(t.Context(), slog.LevelDebug) != want {
+			t.Errorf("%q: exit code %d: %s", line, code, &c.stderr)
+		}
 	}
 }
 

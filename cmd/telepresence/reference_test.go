@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -49,6 +50,25 @@ func TestReference(t *testing.T) {
 			if path := folder + "/" + filepath.Base(f); pages[path] == "" {
 				t.Errorf("docs/%s belongs to no command: remove it", path)
 			}
+		}
+	}
+}
+
+// TestManPages has groff read the pages, and complain of nothing.
+func TestManPages(t *testing.T) {
+	t.Parallel()
+	groff, err := exec.LookPath("groff")
+	if err != nil {
+		t.Skip("groff is not installed")
+	}
+	for path, text := range referencePages() {
+		if !strings.HasPrefix(path, "man/") {
+			continue
+		}
+		cmd := exec.Command(groff, "-man", "-Tutf8", "-ww", "-z")
+		cmd.Stdin = strings.NewReader(text)
+		if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("docs/%s: %v: %s", path, err, out)
 		}
 	}
 }

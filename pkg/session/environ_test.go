@@ -29,6 +29,14 @@ func TestOver(t *testing.T) {
 	}
 }
 
+func TestEnvJSONText(t *testing.T) {
+	t.Parallel()
+	text, err := envJSONText(map[string]string{"B": "x\ny", "A": "é"})
+	if want := "{\n  \"A\": \"é\",\n  \"B\": \"x\\ny\"\n}\n"; err != nil || string(text) != want {
+		t.Errorf("text is %q, %v, want %q", text, err, want)
+	}
+}
+
 func TestEnvFileText(t *testing.T) {
 	t.Parallel()
 	text, unfit := envFileText(map[string]string{"B": "x=y z", "A": "", "MULTI": "a\nb", "#C": "1"})

@@ -50,12 +50,18 @@ func (s *session) chooseMethod(ctx context.Context) error {
 		s.place = &inContainer{session: s}
 		return s.place.check(ctx)
 	}
-	s.place = &inSandbox{session: s}
+	return s.takeFirst(ctx, &inSandbox{session: s}, &onMachine{session: s})
+}
+
+// takeFirst takes the sandbox, or the machine if only that can be had. With
+// neither, what the sandbox lacks is told, as that needs no root.
+func (s *session) takeFirst(ctx context.Context, sandbox, machine place) error {
+	s.place = sandbox
 	err := s.place.check(ctx)
 	if err == nil {
 		return nil
 	}
-	s.place = &onMachine{session: s}
+	s.place = machine
 	if s.place.check(ctx) != nil {
 		return err
 	}
