@@ -3,7 +3,9 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"time"
@@ -20,19 +22,40 @@ const (
 	echoHeader   = 8
 )
 
+// icmpKind is what the two versions of the protocol differ in.
+type icmpKind struct {
+	family, proto  int
+	request, reply byte
+}
+
+var (
+	icmp4 = icmpKind{unix.AF_INET, unix.IPPROTO_ICMP, echoRequest4, echoReply4}
+	icmp6 = icmpKind{unix.AF_INET6, unix.IPPROTO_ICMPV6, echoRequest6, echoReply6}
+)
+
 // ping sends an echo request and waits for its reply, through an unprivileged ICMP socket: the kernel fills in
-// identifier and checksum, and gives us the replies to our requests only.
+// identifier and checksum, and gives us the replies to our requests only. Where net.ipv4.ping_group_range allows none,
+// as in most pods, it is a raw socket, if the container has the capability.
 func ping(ctx context.Context, addr netip.Addr, payload []byte) error {
+	err := pingBy(ctx, unix.SOCK_DGRAM, addr, payload)
+	if errors.Is(err, unix.EACCES) {
+		if raw := pingBy(ctx, unix.SOCK_RAW, addr, payload); !errors.Is(raw, unix.EPERM) {
+			return raw
+		}
+	}
+	return err
+}
+
+func pingBy(ctx context.Context, kind int, addr netip.Addr, payload []byte) error {
 	addr = addr.Unmap()
-	family, proto, request, reply := unix.AF_INET, unix.IPPROTO_ICMP, byte(echoRequest4), byte(echoReply4)
+	icmp := icmp4
 	var to unix.Sockaddr
 	if addr.Is6() {
-		family, proto, request, reply = unix.AF_INET6, unix.IPPROTO_ICMPV6, echoRequest6, echoReply6
-		to = &unix.SockaddrInet6{Addr: addr.As16()}
+		icmp, to = icmp6, &unix.SockaddrInet6{Addr: addr.As16()}
 	} else {
 		to = &unix.SockaddrInet4{Addr: addr.As4()}
 	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, proto)
+	fd, err := unix.Socket(icmp.family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, icmp.proto)
 	if err != nil {
 		return err
 	}
@@ -42,15 +65,40 @@ func ping(ctx context.Context, addr netip.Addr, payload []byte) error {
 		return err
 	}
 	const sequence = 1
-	msg := append([]byte{request, 0, 0, 0, 0, 0, 0, sequence}, payload...)
+	msg := append([]byte{icmp.request, 0, 0, 0, 0, 0, 0, sequence}, payload...)
+	raw := kind == unix.SOCK_RAW
+	if raw {
+		binary.BigEndian.PutUint16(msg[4:], uint16(rand.Uint32())) //nolint:gosec // only to tell pings apart
+		if icmp == icmp4 {                                         // the kernel fills in that of the other
+			binary.BigEndian.PutUint16(msg[2:], checksum(msg))
+		}
+	}
 	if _, err := sock.Write(msg); err != nil {
 		return err
 	}
-	return awaitReply(ctx, sock, reply, msg)
+	return awaitReply(ctx, sock, func(got []byte) bool {
+		if raw && icmp == icmp4 && len(got) > 0 { // an IP header comes first
+			got = got[min(len(got), int(got[0]&0xf)*4):]
+		}
+		return len(got) >= echoHeader && got[0] == icmp.reply && (!raw || bytes.Equal(got[4:6], msg[4:6])) &&
+			got[7] == msg[7] && bytes.Equal(got[echoHeader:], msg[echoHeader:])
+	})
 }
 
-// awaitReply reads until the reply to msg has come.
-func awaitReply(ctx context.Context, sock *os.File, reply byte, msg []byte) error {
+// checksum is that of RFC 1071.
+func checksum(msg []byte) uint16 {
+	var sum uint32
+	for i, b := range msg {
+		sum += uint32(b) << (8 * (1 - i%2))
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}
+
+// awaitReply reads until the reply has come.
+func awaitReply(ctx context.Context, sock *os.File, isReply func([]byte) bool) error {
 	buf := make([]byte, maxDatagram)
 	for {
 		// In short turns, for ctx may end before its deadline.
@@ -71,7 +119,7 @@ func awaitReply(ctx context.Context, sock *os.File, reply byte, msg []byte) erro
 		if err != nil {
 			return err
 		}
-		if n >= echoHeader && buf[0] == reply && buf[7] == msg[7] && bytes.Equal(buf[echoHeader:n], msg[echoHeader:]) {
+		if isReply(buf[:n]) {
 			return nil
 		}
 	}

@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inNetns runs f on a thread in a fresh network namespace where everybody may ping and loopback is up, or says why
+// inNetns runs f on a thread in a fresh network namespace where those groups may ping and loopback is up, or says why
 // there can be none.
-func inNetns(f func()) error {
+func inNetns(groups string, f func()) error {
 	var wg sync.WaitGroup
 	var err error
 	wg.Go(func() {
@@ -23,7 +23,7 @@ func inNetns(f func()) error {
 			return
 		}
 		// What /proc/sys/net is depends on the thread.
-		if err = os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0); err != nil {
+		if err = os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte(groups), 0); err != nil {
 			return
 		}
 		if err = loopbackUp(); err == nil {
@@ -50,7 +50,18 @@ func loopbackUp() error {
 
 func TestPing(t *testing.T) {
 	t.Parallel()
-	err := inNetns(func() {
+	testPing(t, "0 2147483647")
+}
+
+// TestPingRaw pings where nobody may have a socket for that, as in most pods, but root with its capabilities.
+func TestPingRaw(t *testing.T) {
+	t.Parallel()
+	testPing(t, "1 0")
+}
+
+func testPing(t *testing.T, groups string) {
+	t.Helper()
+	err := inNetns(groups, func() {
 		ctx := testContext(t)
 		for _, tt := range []struct {
 			addr string

@@ -2,10 +2,12 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/telepresence/telepresence/pkg/proxy"
@@ -73,7 +75,7 @@ func (s *session) intercept(ctx context.Context) error {
 	}
 	engine, err := vpn.New(vpn.Config{
 		Device:  s.room.Device(),
-		Dialer:  s.tunnel,
+		Dialer:  &pinging{Client: s.tunnel, warn: s.ev.Warn},
 		DNS:     answer,
 		DNSAddr: s.room.DNSAddr(),
 		Log:     s.o.Log,
@@ -83,6 +85,24 @@ func (s *session) intercept(ctx context.Context) error {
 	}
 	s.stopEngine = s.tasks.begin(ctx, "the engine", engine.Run)
 	return nil
+}
+
+// pinging is the tunnel to an agent that may be forbidden to ping.
+type pinging struct {
+	*proxy.Client
+	warn func(string)
+	once sync.Once
+}
+
+// Ping tells the user, once, why their pings are answered with "prohibited".
+func (p *pinging) Ping(ctx context.Context, addr netip.Addr, payload []byte) error {
+	err := p.Client.Ping(ctx, addr, payload)
+	if errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) {
+		p.once.Do(func() {
+			p.warn("the pod may not ping: its sysctl net.ipv4.ping_group_range or the capability NET_RAW would allow it")
+		})
+	}
+	return err
 }
 
 func (s *session) stopIntercepting(context.Context) error {
