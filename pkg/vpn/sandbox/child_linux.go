@@ -82,7 +82,10 @@ func (c *child) setUp() (answer, []*os.File, error) {
 		closeAll(files)
 		return answer{}, nil, err
 	}
-	var a answer
+	a := answer{Made: c.mounts.made[:c.mounts.own]}
+	if err := c.mounts.showKept(); err != nil {
+		a.NoKeep = err.Error()
+	}
 	diag, err := diagSocket()
 	if err != nil {
 		closeAll(files)

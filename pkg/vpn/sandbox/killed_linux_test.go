@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -55,7 +56,7 @@ func TestSandboxKilledLeavesNothing(t *testing.T) {
 	defer func() { _ = out.Close() }()
 	unreleased := driver("started", "sleep 1000")
 	unreleased.Stdout = out
-	killAt(t, unreleased, func() string {
+	killAt(t, unreleased, false, func() string {
 		b, _ := os.ReadFile(out.Name())
 		line, complete := strings.CutSuffix(string(b), "\n")
 		if !complete {
@@ -65,20 +66,29 @@ func TestSandboxKilledLeavesNothing(t *testing.T) {
 	})
 
 	pid := filepath.Join(dir, "pid")
-	running := driver("run", `(setsid sh -c 'trap "" TERM HUP; while :; do sleep 1; done' &)
-		trap "" TERM; echo $$ > "$1.new"; mv "$1.new" "$1"; while :; do sleep 1; done`, pid)
-	killAt(t, running, func() string {
+	isThere := func() string {
 		b, _ := os.ReadFile(pid)
 		return strings.TrimSpace(string(b))
-	})
+	}
+	running := driver("run", `(setsid sh -c 'trap "" TERM HUP; while :; do sleep 1; done' &)
+		trap "" TERM; echo $$ > "$1.new"; mv "$1.new" "$1"; while :; do sleep 1; done`, pid)
+	killAt(t, running, false, isThere)
+
+	// Nobody is left to end the process: that goes by itself.
+	if err := os.Remove(pid); err != nil {
+		t.Fatal(err)
+	}
+	alone := driver("run", `trap "" TERM HUP; echo $$ > "$1.new"; mv "$1.new" "$1"; while :; do sleep 1; done`, pid)
+	killAt(t, alone, true, isThere)
 	if after := machine(t); after != before {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
 }
 
-// killAt starts a driver, kills it once a process of its sandbox is known, and
-// waits until its network namespace is empty.
-func killAt(t *testing.T, d *exec.Cmd, inside func() string) {
+// killAt starts a driver, kills it once a process of its sandbox is known, that
+// one's keeper first if it is to be killed too, and waits until its network
+// namespace is empty.
+func killAt(t *testing.T, d *exec.Cmd, keeperToo bool, inside func() string) {
 	t.Helper()
 	if err := d.Start(); err != nil {
 		t.Fatal(err)
@@ -92,14 +102,36 @@ func killAt(t *testing.T, d *exec.Cmd, inside func() string) {
 	if len(processesIn(st.Ino)) == 0 {
 		t.Error("nothing is seen in the sandbox")
 	}
+	if keeperToo {
+		if err := unix.Kill(parent(t, pid), unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
 	_ = d.Process.Kill()
 	_ = d.Wait()
 	eventually(t, fmt.Sprintf("nothing runs in network namespace %d", st.Ino), func() bool { return len(processesIn(st.Ino)) == 0 })
 }
 
+// parent is the parent of a process.
+func parent(t *testing.T, pid string) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), ") ") // behind the name: the state, and the parent
+	fields := strings.Fields(rest)
+	ppid, err := strconv.Atoi(fields[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ppid
+}
+
 func TestSandboxWithoutKeeper(t *testing.T) {
 	t.Parallel()
-	s := start(t, Config{}, `trap "" TERM HUP; (setsid sh -c 'trap "" TERM HUP; touch child; while :; do sleep 1; done' &)
+	missing := filepath.Join(t.TempDir(), "a", "b")
+	s := start(t, Config{Binds: []Bind{{Source: volume(t, ""), Target: missing}}}, `trap "" TERM HUP; (setsid sh -c 'trap "" TERM HUP; touch child; while :; do sleep 1; done' &)
 		while :; do sleep 1; done`)
 	if err := s.Release(); err != nil {
 		t.Fatal(err)
@@ -119,5 +151,8 @@ func TestSandboxWithoutKeeper(t *testing.T) {
 	}
 	if left := processesIn(s.netns); len(left) > 0 {
 		t.Errorf("left: %v", left)
+	}
+	if _, err := os.Stat(filepath.Dir(missing)); err == nil {
+		t.Error("the volume's mountpoint stays on the machine")
 	}
 }

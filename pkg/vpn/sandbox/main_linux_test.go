@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -128,7 +129,36 @@ func makeWorld() error {
 	if err := os.Chmod(node, 0o666); err != nil {
 		return err
 	}
-	return unix.Mount(node, tunPath, "", unix.MS_BIND, "")
+	if err := unix.Mount(node, tunPath, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	return answerForNames()
+}
+
+// machinesNames are where a world's daemons answer for names: nscd, systemd-resolved
+// and avahi, as it were.
+var machinesNames = append([]string{"/run/nscd/socket"}, hidden...)
+
+// answerForNames starts them in a /run of the world's own, for as long as the
+// world is there.
+func answerForNames() error {
+	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
+		return err
+	}
+	for _, path := range machinesNames {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // as it is
+			return err
+		}
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			return err
+		}
+		if err := os.Chmod(path, 0o666); err != nil { //nolint:gosec // anybody asks
+			return err
+		}
+		go greet(l)
+	}
+	return nil
 }
 
 // patience is how long a test waits for what must happen.

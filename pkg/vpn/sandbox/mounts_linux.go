@@ -18,7 +18,9 @@ import (
 type mounts struct {
 	shelf  *os.File
 	covers []*cover
-	made   []string // mountpoints made on the machine, in order
+	kept   []kept
+	made   []string // mountpoints made on the machine, or in a volume for what is kept there, in order
+	own    int      // how many of them are on the machine
 }
 
 // setUp mounts the pod's files.
@@ -43,9 +45,10 @@ func (m *mounts) setUp(cfg childConfig) error {
 			return fmt.Errorf("replacing %s: %w", f.path, err)
 		}
 	}
-	if err := m.hideCaches(); err != nil {
+	if err := errors.Join(m.hideCaches(), m.hideSockets()); err != nil {
 		return err
 	}
+	m.kept = openKept(cfg.Keep, cfg.Binds)
 	binds := slices.Clone(cfg.Binds)
 	slices.SortStableFunc(binds, func(a, b Bind) int { return strings.Compare(a.Target, b.Target) })
 	for _, b := range binds {
@@ -53,6 +56,7 @@ func (m *mounts) setUp(cfg childConfig) error {
 			return fmt.Errorf("putting %s at %s: %w", b.Source, b.Target, err)
 		}
 	}
+	m.own = len(m.made)
 	return nil
 }
 
@@ -217,11 +221,23 @@ func create(path string, dir bool) error {
 	return f.Close()
 }
 
-// remove removes the mountpoints that were made on the machine.
+// remove removes the mountpoints that were made.
 func (m *mounts) remove() {
 	for _, path := range slices.Backward(m.made) {
 		_ = unix.Unmount(path, unix.MNT_DETACH)
-		_ = os.Remove(path)
+		if !m.isKept(path) {
+			_ = os.Remove(path)
+		}
+	}
+}
+
+// removeMade does it where the keeper was killed, from outside: there the
+// mountpoints are empty, or somebody else's by now.
+func removeMade(made []string) {
+	for _, path := range slices.Backward(made) {
+		if info, err := os.Lstat(path); err == nil && (info.IsDir() || info.Mode().IsRegular() && info.Size() == 0) {
+			_ = os.Remove(path) // fails for a folder that isn't empty
+		}
 	}
 }
 

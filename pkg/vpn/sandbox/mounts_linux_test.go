@@ -1,10 +1,14 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -54,4 +58,96 @@ func TestSandboxVolumes(t *testing.T) {
 func names(t *testing.T, dir, but string) string {
 	t.Helper()
 	return strings.TrimSuffix(run(t, Config{}, `ls -A $1 | grep -vx $2 | sort | tr '\n' ' '; echo`, dir, but), "\n")
+}
+
+// A volume over the folder where the user's agent listens leaves the agent, and
+// nothing of that in the volume afterwards.
+func TestSandboxKeepsAgent(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	agent := filepath.Join(dir, "ssh-x", "agent.1")
+	if err := os.Mkdir(filepath.Dir(agent), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	answering(t, agent)
+	pods := volume(t, "the pod's\n")
+	got := run(t, Config{
+		Binds: []Bind{{Source: pods, Target: dir}},
+		Env:   append(os.Environ(), "SSH_AUTH_SOCK="+agent),
+	}, "cat $1/key; "+askSocket+"; ls $1", dir, agent)
+	if want := "the pod's\nanswered\nkey\nssh-x\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	eventually(t, "the volume is as before", func() bool {
+		left, err := os.ReadDir(pods)
+		return err == nil && len(left) == 1
+	})
+	if _, err := os.Stat(agent); err != nil {
+		t.Error("the user's agent is gone:", err)
+	}
+}
+
+// askSocket says how the last argument, a socket, answers.
+const askSocket = `for socket in "$@"; do :; done; python3 -c 'import socket, sys
+try:
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(sys.argv[1])
+    print(s.recv(99).decode())
+except OSError as e:
+    print(e.strerror)' "$socket"`
+
+// answering listens on a socket until the test ends.
+func answering(t *testing.T, path string) {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() { greet(l) })
+	t.Cleanup(func() {
+		_ = l.Close()
+		serving.Wait()
+	})
+}
+
+// greet says one word to whoever connects.
+func greet(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_, _ = c.Write([]byte("answered"))
+		_ = c.Close()
+	}
+}
+
+// No daemon of the machine answers for names in the sandbox.
+func TestSandboxHidesNames(t *testing.T) {
+	t.Parallel()
+	if os.Getenv(inWorld) == "" {
+		t.Skip("only a world of its own has these daemons")
+	}
+	for _, socket := range machinesNames {
+		if _, err := net.Dial("unix", socket); err != nil {
+			t.Errorf("on the machine: %v", err)
+		}
+		if got := run(t, Config{}, askSocket, socket); strings.Contains(got, "answered") {
+			t.Errorf("%s answers in the sandbox", socket)
+		}
+	}
+}
+
+// What can't be put in place is named.
+func TestSandboxNamesMissing(t *testing.T) {
+	t.Parallel()
+	_ = start(t, Config{}, "true").Close() // or skips
+	const missing = "/nonexistent/telepresence"
+	_, err := Start(t.Context(), Config{
+		Command: []string{"true"}, Dir: "/", Binds: []Bind{{Source: missing, Target: "/srv"}},
+	})
+	if err == nil || !strings.Contains(err.Error(), missing) || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the error is %v", err)
+	}
 }

@@ -31,8 +31,9 @@ type Sandbox struct {
 	device  tun.Device
 	addrs   []netip.Addr
 	dns     netip.Addr
-	inside  *diag  // asks for the listeners in the sandbox
-	netns   uint64 // the inode of its network namespace
+	inside  *diag    // asks for the listeners in the sandbox
+	netns   uint64   // the inode of its network namespace
+	made    []string // empty mountpoints on the machine, of which the keeper takes care
 
 	cancel context.CancelFunc // ends what wg waits for
 	wg     sync.WaitGroup
@@ -68,7 +69,8 @@ func Start(ctx context.Context, cfg Config) (*Sandbox, error) {
 func (s *Sandbox) start(ctx context.Context) ([]net.Listener, error) {
 	child := childConfig{
 		Hostname: s.cfg.Hostname, ResolvConf: s.cfg.ResolvConf, Hosts: s.cfg.Hosts,
-		Addresses: s.addrs, Binds: s.cfg.Binds, UserNamespace: !mayMakeNamespaces(), KeepCaps: ownCaps(),
+		Addresses: s.addrs, Binds: s.cfg.Binds, Keep: keptPlaces(s.cfg.Env),
+		UserNamespace: !mayMakeNamespaces(), KeepCaps: ownCaps(),
 	}
 	config, err := memoryFile(child)
 	if err != nil {
@@ -121,6 +123,10 @@ func (s *Sandbox) setUp(ctx context.Context) ([]net.Listener, error) {
 	}
 	s.inside = &diag{file: files[1]}
 	files[1] = nil
+	s.made = a.Made
+	if a.NoKeep != "" {
+		s.log.Warn("the process can't reach what listens there", "error", a.NoKeep)
+	}
 	if a.NoHost != "" {
 		s.log.Warn("the machine's localhost can't be reached from the process", "error", a.NoHost)
 	}
@@ -198,6 +204,9 @@ func (s *Sandbox) Close() error {
 	if s.process != nil {
 		err = s.process.Close()
 		s.killStrays()
+		if _, err := s.process.Wait(); err != nil { // the keeper hasn't ended in order
+			removeMade(s.made)
+		}
 	}
 	if s.cancel != nil {
 		s.cancel()

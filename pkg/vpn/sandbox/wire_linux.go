@@ -34,6 +34,7 @@ type childConfig struct {
 	ResolvConf, Hosts string
 	Addresses         []netip.Addr
 	Binds             []Bind
+	Keep              []string // places that stay what they are under Binds
 	UserNamespace     bool
 	KeepCaps          uint64 // what capabilities the user's process may have
 }
@@ -61,26 +62,44 @@ type hostPorts struct{ V4, V6 []uint16 }
 // answer is the keeper's.
 type answer struct {
 	ID     int
-	Op     string // on an error: what was being done
+	Op     string // on an error: what was being done, unless Error says it
 	Error  string
 	Errno  syscall.Errno
 	Relays []string // opSetUp: the networks of the relay listeners that follow the device
 	NoHost string   // opSetUp: why the machine's localhost can't be reached, if so
+	NoKeep string   // opSetUp: what of Keep is hidden, if anything is
+	Made   []string // opSetUp: empty mountpoints that it has made on the machine
 }
 
 func (a answer) err() error {
 	if a.Error == "" {
 		return nil
 	}
+	err := errors.New(a.Error)
 	if a.Errno != 0 {
-		return fmt.Errorf("%s: %w", a.Op, a.Errno)
+		err = &told{a.Error, a.Errno}
 	}
-	return fmt.Errorf("%s: %s", a.Op, a.Error)
+	if a.Op == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", a.Op, err)
 }
+
+// told is an error of the keeper's: what it was, with all names, and its cause.
+type told struct {
+	text  string
+	cause syscall.Errno
+}
+
+// Error is the whole of it.
+func (t *told) Error() string { return t.text }
+
+// Unwrap is the cause.
+func (t *told) Unwrap() error { return t.cause }
 
 // failure is the answer that carries an error.
 func failure(err error) answer {
-	a := answer{Op: "setting up the sandbox", Error: err.Error()}
+	a := answer{Error: err.Error()}
 	if e := (*Error)(nil); errors.As(err, &e) {
 		a.Op = e.Op
 		a.Error = e.Err.Error()
