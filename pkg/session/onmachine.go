@@ -51,6 +51,7 @@ func (m *onMachine) open(ctx context.Context, in furniture) (room, error) {
 	if err != nil {
 		return nil, errors.Join(err, r.Host.Close())
 	}
+	r.stopWatch = m.session.tasks.begin(ctx, "the privileged helper", r.watch)
 	return r, nil
 }
 
@@ -154,10 +155,21 @@ func outermost(ranges []netip.Prefix) []netip.Prefix {
 // machineRoom is the machine, for one process.
 type machineRoom struct {
 	*host.Host
-	process *process.Process
-	domains []string
-	search  []string
-	ranges  []netip.Prefix
+	process   *process.Process
+	stopWatch func()
+	domains   []string
+	search    []string
+	ranges    []netip.Prefix
+}
+
+// watch ends the session when the helper is gone.
+func (r *machineRoom) watch(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.Lost():
+		return host.ErrLost
+	}
 }
 
 // names has the machine's queries answered: those for the cluster's names inside.
@@ -201,4 +213,7 @@ func (r *machineRoom) Wait() (int, error) {
 func (r *machineRoom) Signal(sig os.Signal) error { return r.process.Signal(sig) }
 
 // Close ends the process and puts the machine back.
-func (r *machineRoom) Close() error { return errors.Join(r.process.Close(), r.Host.Close()) }
+func (r *machineRoom) Close() error {
+	r.stopWatch()
+	return errors.Join(r.process.Close(), r.Host.Close())
+}

@@ -18,8 +18,10 @@ var packages = []debianPackage{
 	{"iptables", "iptables"}, {"conntrack", "conntrack"}, {"etcd-server", "etcd"}, {"iproute2", "ip"},
 	{"util-linux", "nsenter"}, {"mount", "mount"}, {"procps", "pkill"},
 	// Of the tests alone: an engine for --docker-run, FUSE for the pod's files,
-	// clients that are not written in Go, and a way into a network namespace.
+	// clients that are not written in Go, a way into a network namespace, and what
+	// the helper of vpn-tcp works with on a user's machine.
 	{"docker.io", "dockerd"}, {"fuse3", "fusermount3"}, {"curl", "curl"}, {"socat", "socat"}, {"python3", "python3"},
+	{"sudo", "sudo"}, {"dbus-daemon", "dbus-daemon"},
 }
 
 // wished are packages without which a script leaves a part out, and says so.

@@ -18,12 +18,17 @@ import (
 // Main is the helper: the only part of telepresence that runs as root. It does
 // what the parent at the other end of the socket asks for, for as long as that
 // is there, and returns the exit code.
-func Main(args []string) int {
+func Main(args []string) int { return help(args, &machine{}) }
+
+func help(args []string, m *machine) int {
+	// A Ctrl-C at the terminal is for the parent, which ends us in order.
+	signal.Ignore(unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGTSTP, unix.SIGPIPE)
 	if len(args) != 1 {
 		return 2
 	}
-	// A Ctrl-C at the terminal is for the parent, which ends us in order.
-	signal.Ignore(unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGTSTP, unix.SIGPIPE)
+	if args[0] == guarding {
+		return guard(os.Stdin)
+	}
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: args[0], Net: "unix"})
 	if err != nil {
 		return 1
@@ -46,7 +51,7 @@ func Main(args []string) int {
 		_ = send(conn, answer{Problem: "reading what to do: " + err.Error()}, nil)
 		return 1
 	}
-	return serve(conn, cfg)
+	return m.serve(conn, cfg)
 }
 
 // trusted sees that who listens on the socket is who asked sudo for us.
@@ -69,8 +74,7 @@ func trusted(conn *net.UnixConn, socket string) error {
 }
 
 // serve sets the machine up, waits for the parent's end, and undoes.
-func serve(conn *net.UnixConn, cfg Config) int {
-	m := &machine{}
+func (m *machine) serve(conn *net.UnixConn, cfg Config) int {
 	a, device, err := m.setUp(cfg)
 	if err != nil {
 		a = answerOf(errors.Join(err, m.undo()))
@@ -84,6 +88,7 @@ func serve(conn *net.UnixConn, cfg Config) int {
 		_ = m.undo()
 		return 1
 	}
+	m.at("handed over")
 	_, _ = io.Copy(io.Discard, conn) // until the parent ends its side, or is gone
 	a = answer{}
 	if err := m.undo(); err != nil {
@@ -106,6 +111,14 @@ func answerOf(err error) answer {
 // machine is this machine, with what undoes what was done to it.
 type machine struct {
 	undos []func() error // the last first
+	stops func(string)   // in tests: called after each step
+}
+
+// at is where the machine has come to, with a name for the tests.
+func (m *machine) at(step string) {
+	if m.stops != nil {
+		m.stops(step)
+	}
 }
 
 // did notes how to undo what has just been done.
@@ -118,6 +131,7 @@ func (m *machine) undo() error {
 		last := len(m.undos) - 1
 		errs = append(errs, m.undos[last]())
 		m.undos = m.undos[:last]
+		m.at(fmt.Sprintf("%d to undo", last))
 	}
 	return errors.Join(errs...)
 }

@@ -15,6 +15,8 @@
 //  3. The helper gets the Config, looks for collisions before it changes anything,
 //     sets up, and sends the descriptor.
 //  4. It waits for the connection to end, and undoes what it has done.
+//
+// A guard, a process beside the helper, undoes it where the helper is killed.
 package host
 
 import (
@@ -25,7 +27,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -70,7 +71,9 @@ type Host struct {
 	before  []netip.Addr
 	conn    *net.UnixConn
 	dir     string
-	helper  *exec.Cmd
+	helper  *launched
+	lost    chan struct{} // closed when the helper has said its last
+	last    error         // what that was; read it when lost is closed
 }
 
 // Start sets the machine up. It returns when the device is there; nothing is
@@ -80,7 +83,7 @@ func Start(ctx context.Context, cfg Config) (_ *Host, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting the helper: %w", err)
 	}
-	h := &Host{dir: dir}
+	h := &Host{dir: dir, lost: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, h.Close())
@@ -92,15 +95,19 @@ func Start(ctx context.Context, cfg Config) (_ *Host, err error) {
 		return nil, fmt.Errorf("starting the helper: %w", err)
 	}
 	defer listener.Close()
-	if h.helper, err = startHelper(cfg, socket); err != nil {
+	if h.helper, err = launch(cfg, socket); err != nil {
 		return nil, err
 	}
-	if h.conn, err = h.accept(ctx, listener); err != nil {
+	if h.conn, err = h.helper.accept(ctx, listener); err != nil {
 		return nil, err
 	}
 	a, device, err := ask(h.conn, cfg)
+	go h.listen(h.conn)
 	if err != nil {
 		return nil, err
+	}
+	if err := os.RemoveAll(dir); err != nil { // now, and not only at the end, which a kill would forestall
+		return nil, fmt.Errorf("removing the helper's socket: %w", err)
 	}
 	for _, line := range a.Notes {
 		cfg.Tell(line)
@@ -123,6 +130,23 @@ func (h *Host) DNSAddr() netip.Addr { return h.dnsAddr }
 // asking them by itself.
 func (h *Host) Nameservers() []netip.Addr { return h.before }
 
+// Lost is closed when the helper is gone, though nobody has asked it to: then
+// the machine is as it was before, but for the device.
+func (h *Host) Lost() <-chan struct{} { return h.lost }
+
+// ErrLost is why a session ends whose helper is gone.
+var ErrLost = &Error{
+	Problem: "it was killed: the cluster's names can't be asked for any more",
+	Way:     "start the session again; --method inject-tcp needs no privileged helper",
+}
+
+// listen hears what the helper says last: at the end, or when it is killed.
+func (h *Host) listen(conn *net.UnixConn) {
+	defer close(h.lost)
+	a, _, err := readAnswer(conn)
+	h.last = errors.Join(err, a.err())
+}
+
 // Close has the helper undo its work, and waits until it has. Idempotent.
 func (h *Host) Close() error {
 	var errs []error
@@ -131,91 +155,53 @@ func (h *Host) Close() error {
 			errs = append(errs, err)
 		}
 	}
-	if h.conn != nil {
-		errs = append(errs, h.finish())
+	reached, lost := h.conn != nil, false
+	if reached {
+		select {
+		case <-h.lost:
+			lost = true
+		default:
+		}
+		errs = append(errs, h.finish(lost))
 		h.conn = nil
-	} else if h.helper != nil {
-		_ = h.helper.Process.Kill() // it never reached us: sudo, at its prompt
 	}
 	if h.helper != nil {
-		if err := h.helper.Wait(); err != nil && len(errs) == 0 {
-			errs = append(errs, fmt.Errorf("the helper: %w", err))
+		// What it has told, or why it was lost, is known already.
+		if err := h.helper.end(reached); err != nil && !lost && errors.Join(errs...) == nil {
+			errs = append(errs, err)
 		}
 		h.helper = nil
 	}
 	return errors.Join(append(errs, os.RemoveAll(h.dir))...)
 }
 
-// finish asks the helper to end and reads how that went.
-func (h *Host) finish() error {
+// finish asks the helper to end and hears how that went.
+func (h *Host) finish(lost bool) error {
 	defer h.conn.Close()
-	if err := h.conn.CloseWrite(); err != nil {
+	if lost { // there is nobody to be asked
+		return repairAsRoot()
+	}
+	if err := errors.Join(h.conn.CloseWrite(), h.conn.SetReadDeadline(time.Now().Add(undoWithin))); err != nil {
 		return fmt.Errorf("ending the helper: %w", err)
 	}
-	if err := h.conn.SetReadDeadline(time.Now().Add(undoWithin)); err != nil {
-		return fmt.Errorf("ending the helper: %w", err)
+	<-h.lost
+	if h.last == nil {
+		return nil
 	}
-	a, _, err := readAnswer(h.conn)
-	if err != nil {
-		return fmt.Errorf("ending the helper: %w", err)
-	}
-	return a.err()
+	return errors.Join(fmt.Errorf("ending the helper: %w", h.last), repairAsRoot())
 }
 
-// startHelper starts this program again, as root.
-func startHelper(cfg Config, socket string) (*exec.Cmd, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("starting the helper: %w", err)
-	}
-	args := []string{self, Role, socket}
+// repairAsRoot does what the next session would do, if we may: the guard may
+// have been killed too.
+func repairAsRoot() error {
 	if os.Geteuid() != 0 {
-		sudo, err := exec.LookPath("sudo")
-		if err != nil {
-			return nil, &Error{
-				Problem: "method vpn-tcp needs root for the device, the routes and DNS, and there is no sudo",
-				Way:     "run telepresence as root, or use --method inject-tcp",
-			}
-		}
-		cfg.Tell("sudo is asked for root: to make a network device, add routes to the cluster, and tell this machine's resolver of its names")
-		args = append([]string{sudo, "--"}, args...)
+		return nil
 	}
-	cmd := exec.Command(args[0], args[1:]...) //nolint:noctx // it ends with its connection, when it has undone its work
-	cmd.Stdin, cmd.Stderr = cfg.Stdin, cfg.Stderr
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting the helper: %w", err)
+	err := clearAway()
+	if _, ok := errors.AsType[*Error](err); ok { // what is there is another session's
+		return nil
 	}
-	return cmd, nil
-}
-
-// accept waits for the helper, and sees that it is root's.
-func (h *Host) accept(ctx context.Context, l *net.UnixListener) (*net.UnixConn, error) {
-	ctx, cancel := context.WithTimeout(ctx, startWithin)
-	defer cancel()
-	const look = 100 * time.Millisecond
-	for {
-		if err := l.SetDeadline(time.Now().Add(look)); err != nil {
-			return nil, fmt.Errorf("waiting for the helper: %w", err)
-		}
-		conn, err := l.AcceptUnix()
-		if err == nil {
-			uid, err := peerUID(conn)
-			if err == nil && uid == 0 {
-				return conn, nil
-			}
-			_ = conn.Close()
-			return nil, fmt.Errorf("waiting for the helper: it is user %d's: %w", uid, errors.Join(err, os.ErrPermission))
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil, fmt.Errorf("waiting for the helper: %w", err)
-		}
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("waiting for the helper: %w", ctx.Err())
-		}
-		if ended(h.helper.Process.Pid) {
-			return nil, &Error{Problem: "the privileged helper didn't start: sudo refused", Way: "run telepresence as root, or use --method inject-tcp"}
-		}
-	}
+	return err
 }
 
 // Error is why the machine can't be set up.

@@ -35,7 +35,3 @@ func ownerOf(at os.FileInfo) (int, bool) {
 	}
 	return int(stat.Uid), true
 }
-
-// ended tells whether a child has ended. Here a child that has, and isn't waited
-// for yet, can't be told from one that runs: the wait's own time decides.
-func ended(int) bool { return false }

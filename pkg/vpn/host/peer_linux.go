@@ -35,10 +35,3 @@ func ownerOf(at os.FileInfo) (int, bool) {
 	}
 	return int(stat.Uid), true
 }
-
-// ended tells whether a child has ended. It stays to be waited for.
-func ended(pid int) bool {
-	var info unix.Siginfo
-	err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-	return err == nil && info.Signo != 0
-}

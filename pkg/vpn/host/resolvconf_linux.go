@@ -19,6 +19,9 @@ const resolvConf = "/etc/resolv.conf"
 // aside is where the machine's own resolv.conf lies meanwhile, beside ours.
 const aside = ".before-telepresence"
 
+// fresh is where ours lies until it is whole.
+const fresh = ".telepresence"
+
 // mark begins our resolv.conf.
 const mark = "# Written by telepresence for a session; the machine's own is in "
 
@@ -36,27 +39,28 @@ func replaceResolvConf(path string, dns netip.Addr, search []string) (undo func(
 		return nil, nil, err
 	}
 	ours := ourResolvConf(path, text, dns, search)
+	// Whole before it gets its name: a killed helper leaves the one or the other.
+	if err := os.WriteFile(path+fresh, ours, 0o644); err != nil { //nolint:gosec // everybody reads it
+		return nil, nil, fmt.Errorf("writing %s: %w", path, err)
+	}
+	undo = func() error { return repairResolvConf(path) }
 	switch err := os.Rename(path, path+aside); {
-	case err == nil:
-	case errors.Is(err, fs.ErrNotExist): // there was none: there will be none again
-		if err := os.WriteFile(path, ours, 0o644); err != nil { //nolint:gosec // everybody reads it
-			return nil, nil, fmt.Errorf("writing %s: %w", path, err)
-		}
-		return func() error { return os.Remove(path) }, nil, nil
+	case err == nil, errors.Is(err, fs.ErrNotExist): // there was none: there will be none again
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EXDEV): // a mount point
 		return overwriteResolvConf(path, text, ours, before)
 	default:
-		return nil, nil, fmt.Errorf("moving %s aside: %w", path, err)
+		return nil, nil, errors.Join(fmt.Errorf("moving %s aside: %w", path, err), undo())
 	}
-	if err := os.WriteFile(path, ours, 0o644); err != nil { //nolint:gosec // everybody reads it
-		return nil, nil, errors.Join(fmt.Errorf("writing %s: %w", path, err), repairResolvConf(path))
+	if err := os.Rename(path+fresh, path); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("writing %s: %w", path, err), undo())
 	}
-	return func() error { return repairResolvConf(path) }, before, nil
+	return undo, before, nil
 }
 
 // overwriteResolvConf replaces the text of a file that can't be moved.
 func overwriteResolvConf(path string, text, ours []byte, before []netip.Addr) (func() error, []netip.Addr, error) {
-	if err := os.WriteFile(path+aside, text, 0o644); err != nil { //nolint:gosec // everybody may read what was there
+	err := os.WriteFile(path+aside, text, 0o644) //nolint:gosec // everybody may read what was there
+	if err := errors.Join(err, removeIfThere(path+fresh)); err != nil {
 		return nil, nil, fmt.Errorf("keeping %s: %w", path, err)
 	}
 	if err := os.WriteFile(path, ours, 0o644); err != nil { //nolint:gosec // as it is
@@ -67,17 +71,27 @@ func overwriteResolvConf(path string, text, ours []byte, before []netip.Addr) (f
 
 // repairResolvConf brings back what was moved aside: at a session's end, and for
 // the next session where helper and parent were both killed. Idempotent.
+//
+// An empty file at a mount point is one of ours that was about to be written.
 func repairResolvConf(path string) error {
-	if _, err := os.Lstat(path + aside); errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if err := removeIfThere(path + fresh); err != nil {
+		return err
 	}
+	_, err := os.Lstat(path + aside) // before the look at path: a guard may be doing the same
+	none := errors.Is(err, fs.ErrNotExist)
 	now, err := os.ReadFile(path)
-	if err == nil && !bytes.HasPrefix(now, []byte(mark)) {
+	ours := err == nil && bytes.HasPrefix(now, []byte(mark))
+	switch {
+	case none && ours: // there was none before
+		return os.Remove(path)
+	case none:
+		return nil
+	case err == nil && !ours && len(now) > 0:
 		// Somebody has written another since: that is the machine's own now.
-		return os.Remove(path + aside)
+		return removeIfThere(path + aside)
 	}
 	switch err := os.Rename(path+aside, path); {
-	case err == nil:
+	case err == nil, errors.Is(err, fs.ErrNotExist):
 		return nil
 	case !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EXDEV):
 		return fmt.Errorf("bringing %s back: %w", path, err)
@@ -91,6 +105,13 @@ func repairResolvConf(path string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("bringing %s back: %w", path, err)
+	}
+	return nil
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing %s: %w", path, err)
 	}
 	return nil
 }

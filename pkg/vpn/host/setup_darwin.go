@@ -36,6 +36,9 @@ func (m *machine) setUp(cfg Config) (answer, *os.File, error) {
 	if err != nil {
 		return answer{}, nil, err
 	}
+	if err := m.startGuard(cfg); err != nil { // only now: until here, what there is may be another session's
+		return answer{}, nil, err
+	}
 	device, err := tun.OpenFile("utun", tun.DefaultMTU)
 	if err != nil {
 		return answer{}, nil, err
@@ -63,6 +66,24 @@ func (m *machine) setUp(cfg Config) (answer, *os.File, error) {
 	return answer{Notes: notes, DNSAddr: dns}, device, nil
 }
 
+// mark begins a file of ours.
+const mark = "# Written by telepresence for a session"
+
+// repair undoes what a helper with that config has left.
+func repair(cfg Config) error {
+	var errs []error
+	for _, d := range cfg.Domains {
+		path := filepath.Join(resolverDir, d)
+		if text, err := os.ReadFile(path); err == nil && bytes.HasPrefix(text, []byte(mark)) {
+			errs = append(errs, os.Remove(path))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// clearAway does nothing here: whose files there are can't be told.
+func clearAway() error { return nil }
+
 // writeResolvers makes a file for each of the cluster's domains, unless there is
 // one.
 func (m *machine) writeResolvers(dns netip.Addr, cfg Config) error {
@@ -79,7 +100,7 @@ func (m *machine) writeResolvers(dns netip.Addr, cfg Config) error {
 			return fmt.Errorf("writing %s: %w", path, err)
 		}
 		m.did(func() error { return os.Remove(path) })
-		_, err = fmt.Fprintf(f, "nameserver %s\n", dns)
+		_, err = fmt.Fprintf(f, "%s\nnameserver %s\n", mark, dns)
 		if err := errors.Join(err, f.Close()); err != nil {
 			return fmt.Errorf("writing %s: %w", path, err)
 		}

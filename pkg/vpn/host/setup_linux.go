@@ -15,12 +15,14 @@ import (
 )
 
 // deviceName is the interface's; the kernel puts a number for %d.
-const deviceName = "telepresence%d"
+const deviceName = devicePrefix + "%d"
+
+const devicePrefix = "telepresence"
 
 // setUp makes the device and leads the cluster's addresses and names to it. What
 // it has done when it fails, undo undoes.
 func (m *machine) setUp(cfg Config) (answer, *os.File, error) {
-	if err := repairResolvConf(resolvConf); err != nil {
+	if err := clearAway(); err != nil {
 		return answer{}, nil, err
 	}
 	has, err := routes()
@@ -35,24 +37,32 @@ func (m *machine) setUp(cfg Config) (answer, *os.File, error) {
 	if err != nil {
 		return answer{}, nil, err
 	}
+	if err := m.startGuard(cfg); err != nil { // only now: until here, what there is may be another session's
+		return answer{}, nil, err
+	}
 	device, err := tun.OpenFile(deviceName, tun.DefaultMTU)
 	if err != nil {
 		return answer{}, nil, err
 	}
+	m.at("device")
 	link, err := m.addDevice(device, own, cfg.Routes)
 	if err == nil {
+		m.at("addresses")
 		err = m.keepRoutes(cfg)
 	}
 	if err == nil {
+		m.at("pins")
 		err = addRoutes(link, cfg.Routes)
 	}
 	var before []netip.Addr
 	if err == nil {
+		m.at("routes")
 		before, err = m.setDNS(link.Attrs().Index, dns, cfg)
 	}
 	if err != nil {
 		return answer{}, nil, errors.Join(err, device.Close())
 	}
+	m.at("names")
 	return answer{Notes: notes, DNSAddr: dns, Nameservers: before}, device, nil
 }
 
@@ -136,7 +146,9 @@ func (m *machine) keepRoutes(cfg Config) error {
 		if err != nil || len(now) == 0 {
 			return fmt.Errorf("finding the way to %s: %w", addr, errors.Join(err, unix.ENETUNREACH))
 		}
-		pinned := &netlink.Route{LinkIndex: now[0].LinkIndex, Gw: now[0].Gw, Dst: ipNet(netip.PrefixFrom(addr, addr.BitLen()))}
+		pinned := &netlink.Route{
+			LinkIndex: now[0].LinkIndex, Gw: now[0].Gw, Dst: ipNet(netip.PrefixFrom(addr, addr.BitLen())), Protocol: ourRoutes,
+		}
 		switch err := netlink.RouteAdd(pinned); {
 		case errors.Is(err, unix.EEXIST): // it is pinned already
 		case err != nil:
