@@ -28,6 +28,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/telepresence/telepresence/pkg/vpn/tun"
@@ -74,6 +75,7 @@ type Host struct {
 	helper  *launched
 	lost    chan struct{} // closed when the helper has said its last
 	last    error         // what that was; read it when lost is closed
+	hearing sync.WaitGroup
 }
 
 // Start sets the machine up. It returns when the device is there; nothing is
@@ -102,7 +104,8 @@ func Start(ctx context.Context, cfg Config) (_ *Host, err error) {
 		return nil, err
 	}
 	a, device, err := ask(h.conn, cfg)
-	go h.listen(h.conn)
+	conn := h.conn
+	h.hearing.Go(func() { h.listen(conn) })
 	if err != nil {
 		return nil, err
 	}
@@ -177,6 +180,7 @@ func (h *Host) Close() error {
 
 // finish asks the helper to end and hears how that went.
 func (h *Host) finish(lost bool) error {
+	defer h.hearing.Wait()
 	defer h.conn.Close()
 	if lost { // there is nobody to be asked
 		return repairAsRoot()

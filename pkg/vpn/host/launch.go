@@ -9,15 +9,17 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"sync"
 	"time"
 )
 
 // launched is the helper as its parent has it: a child, sudo or the helper itself.
 type launched struct {
-	cmd    *exec.Cmd
-	sudo   bool
-	exited chan struct{} // closed when the child has ended
-	err    error         // how; read it when exited is closed
+	cmd     *exec.Cmd
+	sudo    bool
+	exited  chan struct{} // closed when the child has ended
+	err     error         // how; read it when exited is closed
+	waiting sync.WaitGroup
 }
 
 // launch starts this program again, as root.
@@ -48,10 +50,10 @@ func launch(cfg Config, socket string) (*launched, error) {
 	if err := l.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting the helper: %w", err)
 	}
-	go func() {
+	l.waiting.Go(func() {
 		defer close(l.exited)
 		l.err = l.cmd.Wait()
-	}()
+	})
 	return l, nil
 }
 
@@ -122,6 +124,7 @@ func (l *launched) end(reached bool) error {
 	}
 	select {
 	case <-l.exited:
+		l.waiting.Wait()
 	case <-time.After(patience):
 		return fmt.Errorf("ending the helper: process %d: %w", l.cmd.Process.Pid, os.ErrDeadlineExceeded)
 	}

@@ -54,11 +54,10 @@ func stop(step string) {
 	if err := os.WriteFile(there, nil, 0o600); err != nil {
 		os.Exit(1)
 	}
-	for {
+	for range time.Tick(time.Millisecond) {
 		if _, err := os.Stat(on); err == nil {
 			return
 		}
-		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -247,8 +246,13 @@ func processes(t *testing.T) map[string]string {
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	const patience = 20 * time.Second
-	for deadline := time.Now().Add(patience); !cond(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-deadline:
 			t.Fatalf("still not: %s", what)
 		}
 	}

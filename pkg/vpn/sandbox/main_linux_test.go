@@ -145,6 +145,7 @@ func answerForNames() error {
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
 		return err
 	}
+	var serving sync.WaitGroup // until this process ends
 	for _, path := range machinesNames {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // as it is
 			return err
@@ -156,7 +157,7 @@ func answerForNames() error {
 		if err := os.Chmod(path, 0o666); err != nil { //nolint:gosec // anybody asks
 			return err
 		}
-		go greet(l)
+		serving.Go(func() { greet(l) })
 	}
 	return nil
 }
