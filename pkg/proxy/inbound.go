@@ -171,18 +171,19 @@ func (s *session) openListen(ctx context.Context, nc ssh.NewChannel) {
 		refuse(nc, err)
 		return
 	}
-	defer l.Close()
 	ch, reqs, err := nc.Accept()
 	if err != nil {
+		_ = l.Close() // err is the one that counts
 		return
 	}
 	var wg sync.WaitGroup
+	k := &socket{l: l, ended: make(chan struct{})}
 	wg.Go(func() {
 		ssh.DiscardRequests(reqs)
-		_ = l.Close() // ends the loop below
+		k.end() // ends the loop below
 	})
 	if _, err := ch.Write([]byte(l.Addr().String() + "\n")); err == nil {
-		s.acceptAll(l, p.Listener)
+		s.acceptPresent(ctx, k, p.Listener)
 	}
 	_ = ch.Close() // fails when the client was first
 	wg.Wait()
@@ -223,6 +224,11 @@ func (s *session) offer(conn net.Conn, number uint32) {
 		_ = conn.Close() // can't be: l is a TCP listener
 		return
 	}
+	there, _ := s.presence.now()
+	stay := context.AfterFunc(there, func() { // it would wait for the client
+		_ = sock.SetLinger(0) // fails only on a closed socket
+		_ = sock.Close()
+	})
 	flow := acceptedFlow | s.numbers.Add(1)
 	ch, reqs, err := s.conn.OpenChannel(channelAccept, ssh.Marshal(openAccept{
 		Listener: number,
@@ -230,9 +236,15 @@ func (s *session) offer(conn net.Conn, number uint32) {
 		Local:    unmapped(sock.LocalAddr()).String(),
 		Remote:   unmapped(sock.RemoteAddr()).String(),
 	}))
+	reset := !stay()
 	if err != nil {
 		_ = sock.SetLinger(0) // fails only on a closed socket
 		_ = sock.Close()
+		return
+	}
+	if reset {
+		_ = ch.Close() // the client was away too long for this caller; fails only when the tunnel is gone
+		ssh.DiscardRequests(reqs)
 		return
 	}
 	(&relay{t: &s.tunnel, ch: newBond(&s.tunnel, ch, flow), sock: sock}).run(reqs)

@@ -81,6 +81,13 @@ func (a *agent) breakLine(cut bool) {
 	a.ncs = nil
 }
 
+// mendLine lets transports be made again.
+func (a *agent) mendLine() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cut = false
+}
+
 // connect connects a client for the time of the test.
 func (a *agent) connect(t testing.TB) *Client {
 	t.Helper()

@@ -58,6 +58,7 @@ type server struct {
 	log   *slog.Logger
 	ready atomic.Bool
 	lost  atomic.Pointer[time.Time] // when the client's connection was lost; nil while there is one
+	here  *presence                 // of the present client
 }
 
 // Serve is the agent: it serves one client at a time and returns nil after its Goodbye, ErrNoClient when the grace is
@@ -85,7 +86,7 @@ func newServer(cfg ServerConfig) *server {
 	if cfg.Away <= 0 {
 		cfg.Away = defaultAway
 	}
-	sv := &server{cfg: cfg, log: cfg.Log}
+	sv := &server{cfg: cfg, log: cfg.Log, here: newPresence()}
 	if sv.log == nil {
 		sv.log = slog.New(slog.DiscardHandler)
 	}
@@ -160,7 +161,8 @@ func portOf(l net.Listener) uint16 {
 // serveStream serves a client until it ends, and says whether it said goodbye.
 func (sv *server) serveStream(ctx context.Context, stream *resume.Conn, cfg *ssh.ServerConfig) (goodbye bool) {
 	s := sv.newSession()
-	s.room = stream.WaitRoom
+	s.room, s.link = stream.WaitRoom, stream.Link
+	defer sv.here.set(true) // the next client's presence
 	sv.lost.Store(nil)
 	defer sv.ready.Store(false)
 	defer stream.Close()
@@ -181,7 +183,11 @@ func (sv *server) newSession() *session {
 		version: sv.cfg.Version,
 		drain:   sv.cfg.Drain,
 		ready:   &sv.ready,
-		names:   nameservers{path: "/etc/resolv.conf", port: 53},
-		dials:   make(map[uint32]context.CancelFunc),
+
+		presence: sv.here,
+		awayTime: sv.cfg.Away,
+
+		names: nameservers{path: "/etc/resolv.conf", port: 53},
+		dials: make(map[uint32]context.CancelFunc),
 	}
 }

@@ -24,6 +24,10 @@ type session struct {
 	ready   *atomic.Bool
 	goodbye atomic.Bool
 
+	presence *presence
+	awayTime time.Duration
+	link     func() (up bool, changed <-chan struct{}) // nil where the connection is the only one
+
 	dialsMu sync.Mutex // guards dials
 	dials   map[uint32]context.CancelFunc
 }
@@ -53,6 +57,9 @@ func (s *session) serve(ctx context.Context, nc net.Conn, cfg *ssh.ServerConfig)
 	s.tasks.start(func() { s.requests(reqs) })
 	s.tasks.start(func() { s.announceEnd(ctx, over) })
 	s.tasks.start(s.measure)
+	if s.link != nil {
+		s.tasks.start(func() { s.watchLink(over) })
+	}
 	for ch := range chans {
 		s.tasks.start(func() { s.open(flows, ch) })
 	}

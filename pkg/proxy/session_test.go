@@ -261,3 +261,99 @@ func TestConnectWaitsForAgent(t *testing.T) {
 		t.Errorf("Connect: %v, want the dialler's error at once", err)
 	}
 }
+
+// TestAway takes a client's line away for longer than callers should wait, and gives it back: meanwhile the pod is not
+// ready, who waits is reset, who comes is refused; afterwards it is as before, and flows of before go on.
+func TestAway(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, func(cfg *ServerConfig) { cfg.Away = 300 * time.Millisecond })
+	c := a.connect(t)
+	ctx, port := testContext(t), a.addr.Port()
+	if err := c.SetReady(ctx, true); err != nil {
+		t.Fatal(err)
+	}
+	l, err := c.Listen(ctx, loopback(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	call := func() (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "tcp", l.Addr().String()) }
+	echo := func(there, here net.Conn, word string) {
+		t.Helper()
+		if _, err := there.Write([]byte(word)); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(word))
+		if _, err := io.ReadFull(here, got); err != nil || string(got) != word {
+			t.Fatalf("read %q, %v, want %q", got, err, word)
+		}
+	}
+	before, err := call()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer before.Close()
+	here, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	echo(before, here, "before")
+
+	a.breakLine(true)
+	if err := Ready(ctx, port); err != nil {
+		t.Errorf("just after the cut: %v", err)
+	}
+	waiting, err := call()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waiting.Close()
+	if _, err := io.ReadAll(waiting); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("who waited read %v, want ECONNRESET", err)
+	}
+	if err := Ready(ctx, port); !errors.Is(err, ErrNotReady) {
+		t.Errorf("while the client is away: %v", err)
+	}
+	_ = waitFor(t, func() error {
+		nc, err := call()
+		if err == nil {
+			_ = nc.Close()
+		}
+		return err
+	})
+
+	a.mendLine()
+	_ = waitFor(t, func() error {
+		if err := Ready(ctx, port); err == nil {
+			return errors.New("as it should be")
+		}
+		return nil
+	})
+	var after net.Conn
+	_ = waitFor(t, func() error {
+		if after, err = call(); err == nil {
+			return errors.New("as it should be")
+		}
+		return nil
+	})
+	defer after.Close()
+	// Who was reset may come first: its end is all there is of it.
+	echo(here, before, "after")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.Copy(nc, nc) // fails for who was reset
+			_ = nc.Close()
+		}
+	}()
+	echo(after, after, "anew")
+	_ = after.Close()
+	_ = l.Close()
+	<-done
+}

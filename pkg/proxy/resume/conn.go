@@ -108,6 +108,7 @@ type Conn struct {
 	finRead  bool  // the other side has closed
 	err      error // why there will be no transport any more
 	current  *transport
+	linked   gate.Gate // current has changed
 	reads    time.Time // deadlines
 	writes   time.Time
 	local    net.Addr
@@ -240,6 +241,19 @@ func (c *Conn) drop(why error) {
 	}
 }
 
+// setCurrentLocked makes t, or none, the present transport.
+func (c *Conn) setCurrentLocked(t *transport) {
+	c.current = t
+	c.linked.Open()
+}
+
+// Link returns whether there is a transport, and a channel that is closed when that may have changed.
+func (c *Conn) Link() (up bool, changed <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.current != nil, c.linked.Changed()
+}
+
 // Done is closed when the Conn has ended: closed by either side, or given up. Err then says why.
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
@@ -342,7 +356,7 @@ func (c *Conn) adopt(t *transport, peer position) error {
 	c.sent = peer.received
 	c.limit = min(c.cfg.Buffer, int(min(peer.buffer, maxBuffer)))
 	c.finSent, c.ackDue = false, true
-	c.current = t
+	c.setCurrentLocked(t)
 	c.local, c.remote = t.nc.LocalAddr(), t.nc.RemoteAddr()
 	return nil
 }

@@ -239,7 +239,7 @@ func (s *served) answer(a attachment, status byte) (*transport, error) {
 	err = errors.Join(a.hello.answer(status, own), err)
 	if err != nil {
 		s.mu.Lock()
-		s.current = nil
+		s.setCurrentLocked(nil)
 		s.mu.Unlock()
 		t.end(err)
 		return nil, err

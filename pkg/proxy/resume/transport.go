@@ -51,7 +51,7 @@ func (c *Conn) serve(t *transport) error {
 	wg.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.current = nil
+	c.setCurrentLocked(nil)
 	return t.why
 }
 

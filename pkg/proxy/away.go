@@ -1,0 +1,132 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+)
+
+// presence is whether the client is there, or has been away for so long that nobody should wait for it.
+type presence struct {
+	mu    sync.Mutex
+	there context.Context // ends when the client is away
+	leave func()
+	back  chan struct{} // closed when the client is there
+}
+
+func newPresence() *presence {
+	p := &presence{back: make(chan struct{})}
+	close(p.back)
+	p.there, p.leave = context.WithCancel(context.Background())
+	return p
+}
+
+// set says whether the client is there.
+func (p *presence) set(there bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch was := p.there.Err() == nil; {
+	case was && !there:
+		p.back = make(chan struct{})
+		p.leave()
+	case !was && there:
+		p.there, p.leave = context.WithCancel(context.Background())
+		close(p.back)
+	}
+}
+
+// now returns a context that ends when the client is away, and a channel that is closed once it is there.
+func (p *presence) now() (there context.Context, back <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.there, p.back
+}
+
+// watchLink follows the transport under the tunnel: without one for the away time, the client is away.
+func (s *session) watchLink(over <-chan struct{}) {
+	for {
+		up, changed := s.link()
+		var away <-chan time.Time
+		if up {
+			s.presence.set(true)
+		} else {
+			timer := time.NewTimer(s.awayTime)
+			defer timer.Stop() // at the latest: there are as many as lines were cut
+			away = timer.C
+		}
+		select {
+		case <-changed:
+			continue
+		case <-over:
+			return
+		case <-away:
+		}
+		s.log.Warn("the client is away: callers are refused until it is back", "after", s.awayTime)
+		s.presence.set(false)
+		select {
+		case <-changed:
+		case <-over:
+			return
+		}
+	}
+}
+
+// socket is a listening socket that is closed while the client is away.
+type socket struct {
+	ended chan struct{} // the client has closed it
+
+	mu   sync.Mutex
+	l    net.Listener
+	over bool // ended is closed, or about to be
+}
+
+// end closes the socket for good.
+func (k *socket) end() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.over = true
+	_ = k.l.Close() // fails while the client is away
+	close(k.ended)
+}
+
+// listen opens the socket again, and says whether it is open.
+func (k *socket) listen(ctx context.Context) (bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.over {
+		return false, nil
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", k.l.Addr().String())
+	if err != nil {
+		return false, err
+	}
+	k.l = l
+	return true, nil
+}
+
+// acceptPresent accepts from k while the client is there. It returns when k is ended or fails.
+func (s *session) acceptPresent(ctx context.Context, k *socket, number uint32) {
+	for {
+		l := k.l // only listen, below, changes it
+		there, _ := s.presence.now()
+		stay := context.AfterFunc(there, func() { _ = l.Close() }) // ends acceptAll, and refuses who was not accepted yet
+		s.acceptAll(l, number)
+		stay()
+		if there.Err() == nil {
+			return
+		}
+		_, back := s.presence.now()
+		select {
+		case <-k.ended:
+			return
+		case <-back:
+		}
+		if ok, err := k.listen(ctx); !ok {
+			if err != nil {
+				s.log.Warn("listening again", "error", err)
+			}
+			return
+		}
+	}
+}
