@@ -68,12 +68,20 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.asked = append(s.asked, r.Method+" "+r.URL.Path)
+	dry := r.URL.Query().Get("dryRun") != ""
+	if !dry {
+		s.asked = append(s.asked, r.Method+" "+r.URL.Path)
+	}
 	if s.refuse != nil {
 		if status, message := s.refuse(r.Method, r.URL.Path); status != 0 {
 			refuse(w, status, message)
 			return
 		}
+	}
+	if dry { // what would come of it nobody looks at
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"dry"}}`) //nolint:errcheck // the client sees
+		return
 	}
 	status, answer := s.answerLocked(r, body)
 	if status >= 300 {
@@ -90,7 +98,7 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // refuse answers as an API server does.
 func refuse(w http.ResponseWriter, status int, message string) {
-	reasons := map[int]string{403: "Forbidden", 404: "NotFound", 409: "AlreadyExists", 422: "Invalid", 401: "Unauthorized", 503: "ServiceUnavailable"}
+	reasons := map[int]string{400: "BadRequest", 403: "Forbidden", 404: "NotFound", 409: "AlreadyExists", 422: "Invalid", 401: "Unauthorized", 503: "ServiceUnavailable"}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(map[string]any{ //nolint:errcheck // the client sees

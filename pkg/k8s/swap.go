@@ -20,6 +20,7 @@ import (
 
 // The way in, in this order; whoever calls does the way out (restore.go) if any step fails:
 //
+//  0. Try         nothing is changed: would the server let the proxy pod in? (trial.go)
 //  1. Hold        the Secret: lock, undo record, keys. Then the Lease, which Renew renews.
 //  2. TakeDown    only where the originals have to go first
 //  3. StartProxy  the proxy pod, until its agent runs
@@ -126,7 +127,7 @@ func (c *Cluster) TakeDown(ctx context.Context, p *plan.Plan, tell Tell) error {
 	if !p.OriginalsFirst {
 		return nil
 	}
-	if err := c.scale(ctx, p); err != nil {
+	if err := c.scale(ctx, p, nil); err != nil {
 		return err
 	}
 	return c.awaitNone(ctx, p, tell, func() ([]string, error) {
@@ -169,8 +170,7 @@ func (c *Cluster) createPod(ctx context.Context, p *plan.Plan) error {
 	patience := time.Now().Add(15 * time.Second)
 	for {
 		_, err := c.core.CoreV1().Pods(c.namespace).Create(ctx, p.Pod, metav1.CreateOptions{})
-		room := apierrors.IsForbidden(err) && overQuota.MatchString(err.Error()) && p.OriginalsFirst
-		if err == nil || !room && !apierrors.IsConflict(err) || time.Now().After(patience) {
+		if err == nil || !madeRoom(err, p) && !apierrors.IsConflict(err) || time.Now().After(patience) {
 			return c.explain("making the proxy pod", err)
 		}
 		if err := pause(ctx, 500*time.Millisecond); err != nil {
@@ -199,14 +199,14 @@ func (c *Cluster) TakeOver(ctx context.Context, p *plan.Plan, tell Tell) error {
 	}
 	switch {
 	case p.Strategy == plan.Adopt:
-		if err := c.scale(ctx, p); err != nil {
+		if err := c.scale(ctx, p, nil); err != nil {
 			return err
 		}
 		if err := c.adopt(ctx, p); err != nil {
 			return err
 		}
 	case !p.OriginalsFirst:
-		if err := c.scale(ctx, p); err != nil {
+		if err := c.scale(ctx, p, nil); err != nil {
 			return err
 		}
 	}
@@ -216,8 +216,8 @@ func (c *Cluster) TakeOver(ctx context.Context, p *plan.Plan, tell Tell) error {
 	return c.awaitUnserved(ctx, p.Pod.Labels, namesOf(originals))
 }
 
-// scale scales the workload to what the plan leaves of it, unless somebody has scaled it meanwhile.
-func (c *Cluster) scale(ctx context.Context, p *plan.Plan) error {
+// scale scales the workload to what the plan leaves of it, unless somebody has scaled it meanwhile; with dryRun, asks whether it may.
+func (c *Cluster) scale(ctx context.Context, p *plan.Plan, dryRun []string) error {
 	w := p.Workload
 	if w.Replicas == p.Left() {
 		return nil
@@ -230,11 +230,11 @@ func (c *Cluster) scale(ctx context.Context, p *plan.Plan) error {
 	objects := c.dynamic.Resource(group.WithResource(w.Resource)).Namespace(c.namespace)
 	if w.APIVersion != "apps/v1" {
 		body := fmt.Sprintf(`{"spec":{"replicas":%d}}`, p.Left())
-		_, err = objects.Patch(ctx, w.Name, types.MergePatchType, []byte(body), metav1.PatchOptions{}, "scale")
+		_, err = objects.Patch(ctx, w.Name, types.MergePatchType, []byte(body), metav1.PatchOptions{DryRun: dryRun}, "scale")
 		return c.explain(doing, err)
 	}
 	body := fmt.Sprintf(`[{"op":"test","path":"/spec/replicas","value":%d},{"op":"replace","path":"/spec/replicas","value":%d}]`, w.Replicas, p.Left())
-	_, err = objects.Patch(ctx, w.Name, types.JSONPatchType, []byte(body), metav1.PatchOptions{})
+	_, err = objects.Patch(ctx, w.Name, types.JSONPatchType, []byte(body), metav1.PatchOptions{DryRun: dryRun})
 	if apierrors.IsInvalid(err) {
 		return &trouble{what: fmt.Sprintf("%s was scaled by somebody else just now", p.Target), hint: "try again"}
 	}

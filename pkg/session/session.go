@@ -34,12 +34,14 @@ func (s *session) steps() []step {
 			{"cluster", s.connect, nil},
 			{"plan", s.makePlan, nil},
 			{"print", s.printPlan, nil},
+			{"trial", s.try, nil}, // after it: the plan is what shows why the server refuses it
 		}
 	}
 	return []step{
 		{"cluster", s.connect, nil},
 		{"plan", s.makePlan, nil},
 		{"place", s.choosePlace, nil}, // what this machine must offer is asked before the cluster is changed
+		{"trial", s.try, nil},         // and the cluster, whether it would let the change happen
 		{"record", s.hold, s.restore}, // what puts everything back is in the cluster from here on
 		{"proxy", s.startProxy, nil},  // undone by the record's
 		{"tunnel", s.openTunnel, s.closeTunnel},

@@ -106,6 +106,9 @@ func (s *session) printPlan(context.Context) error {
 	return nil
 }
 
+// try asks the cluster whether it would let the plan happen.
+func (s *session) try(ctx context.Context) error { return s.cluster.Try(ctx, s.plan) }
+
 // hold writes into the cluster what puts everything back, before anything is
 // changed, and keeps it known that its owner is there.
 func (s *session) hold(ctx context.Context) error {
