@@ -9,16 +9,15 @@ import (
 
 // presence is whether the client is there, or has been away for so long that nobody should wait for it.
 type presence struct {
-	mu    sync.Mutex
-	there context.Context // ends when the client is away
-	leave func()
-	back  chan struct{} // closed when the client is there
+	mu      sync.Mutex
+	present bool
+	away    chan struct{} // closed when the client is away
+	back    chan struct{} // closed when the client is there
 }
 
 func newPresence() *presence {
-	p := &presence{back: make(chan struct{})}
+	p := &presence{present: true, away: make(chan struct{}), back: make(chan struct{})}
 	close(p.back)
-	p.there, p.leave = context.WithCancel(context.Background())
 	return p
 }
 
@@ -26,21 +25,41 @@ func newPresence() *presence {
 func (p *presence) set(there bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch was := p.there.Err() == nil; {
-	case was && !there:
+	switch {
+	case p.present && !there:
 		p.back = make(chan struct{})
-		p.leave()
-	case !was && there:
-		p.there, p.leave = context.WithCancel(context.Background())
+		close(p.away)
+	case !p.present && there:
+		p.away = make(chan struct{})
 		close(p.back)
 	}
+	p.present = there
 }
 
-// now returns a context that ends when the client is away, and a channel that is closed once it is there.
-func (p *presence) now() (there context.Context, back <-chan struct{}) {
+// now returns a channel that is closed once the client is away, and one that is closed once it is there.
+func (p *presence) now() (away, back <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.there, p.back
+	return p.away, p.back
+}
+
+// when calls f once happened is closed, unless stop is called before; stop says whether f was called, and waits for it.
+func when(happened <-chan struct{}, f func()) (stop func() bool) {
+	var wg sync.WaitGroup
+	called, stopped := false, make(chan struct{})
+	wg.Go(func() {
+		select {
+		case <-happened:
+			called = true
+			f()
+		case <-stopped:
+		}
+	})
+	return func() bool {
+		close(stopped)
+		wg.Wait()
+		return called
+	}
 }
 
 // watchLink follows the transport under the tunnel: without one for the away time, the client is away.
@@ -109,11 +128,10 @@ func (k *socket) listen(ctx context.Context) (bool, error) {
 func (s *session) acceptPresent(ctx context.Context, k *socket, number uint32) {
 	for {
 		l := k.l // only listen, below, changes it
-		there, _ := s.presence.now()
-		stay := context.AfterFunc(there, func() { _ = l.Close() }) // ends acceptAll, and refuses who was not accepted yet
+		away, _ := s.presence.now()
+		stop := when(away, func() { _ = l.Close() }) // ends acceptAll, and refuses who was not accepted yet
 		s.acceptAll(l, number)
-		stay()
-		if there.Err() == nil {
+		if !stop() {
 			return
 		}
 		_, back := s.presence.now()

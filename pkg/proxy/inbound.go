@@ -224,8 +224,8 @@ func (s *session) offer(conn net.Conn, number uint32) {
 		_ = conn.Close() // can't be: l is a TCP listener
 		return
 	}
-	there, _ := s.presence.now()
-	stay := context.AfterFunc(there, func() { // it would wait for the client
+	away, _ := s.presence.now()
+	stop := when(away, func() { // it would wait for the client
 		_ = sock.SetLinger(0) // fails only on a closed socket
 		_ = sock.Close()
 	})
@@ -236,7 +236,7 @@ func (s *session) offer(conn net.Conn, number uint32) {
 		Local:    unmapped(sock.LocalAddr()).String(),
 		Remote:   unmapped(sock.RemoteAddr()).String(),
 	}))
-	reset := !stay()
+	reset := stop()
 	if err != nil {
 		_ = sock.SetLinger(0) // fails only on a closed socket
 		_ = sock.Close()

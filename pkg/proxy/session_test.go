@@ -278,16 +278,6 @@ func TestAway(t *testing.T) {
 	}
 	defer l.Close()
 	call := func() (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "tcp", l.Addr().String()) }
-	echo := func(there, here net.Conn, word string) {
-		t.Helper()
-		if _, err := there.Write([]byte(word)); err != nil {
-			t.Fatal(err)
-		}
-		got := make([]byte, len(word))
-		if _, err := io.ReadFull(here, got); err != nil || string(got) != word {
-			t.Fatalf("read %q, %v, want %q", got, err, word)
-		}
-	}
 	before, err := call()
 	if err != nil {
 		t.Fatal(err)
@@ -298,30 +288,16 @@ func TestAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer here.Close()
-	echo(before, here, "before")
+	goesThrough(t, before, here, "before")
 
 	a.breakLine(true)
 	if err := Ready(ctx, port); err != nil {
 		t.Errorf("just after the cut: %v", err)
 	}
-	waiting, err := call()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer waiting.Close()
-	if _, err := io.ReadAll(waiting); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("who waited read %v, want ECONNRESET", err)
-	}
+	refusedWhileAway(t, call)
 	if err := Ready(ctx, port); !errors.Is(err, ErrNotReady) {
 		t.Errorf("while the client is away: %v", err)
 	}
-	_ = waitFor(t, func() error {
-		nc, err := call()
-		if err == nil {
-			_ = nc.Close()
-		}
-		return err
-	})
 
 	a.mendLine()
 	_ = waitFor(t, func() error {
@@ -330,20 +306,46 @@ func TestAway(t *testing.T) {
 		}
 		return nil
 	})
-	var after net.Conn
+	goesThrough(t, here, before, "after")
+	servedAgain(t, call, l)
+}
+
+// refusedWhileAway calls while the client is away: who waits is reset, and who comes later is refused.
+func refusedWhileAway(t *testing.T, call func() (net.Conn, error)) {
+	t.Helper()
+	waiting, err := call()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waiting.Close()
+	if _, err := io.ReadAll(waiting); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("who waited read %v, want ECONNRESET", err)
+	}
 	_ = waitFor(t, func() error {
+		nc, err := call()
+		if err == nil {
+			_ = nc.Close()
+		}
+		return err
+	})
+}
+
+// servedAgain calls when the client is back.
+func servedAgain(t *testing.T, call func() (net.Conn, error), l net.Listener) {
+	t.Helper()
+	var after net.Conn
+	_ = waitFor(t, func() (err error) {
 		if after, err = call(); err == nil {
 			return errors.New("as it should be")
 		}
 		return nil
 	})
 	defer after.Close()
-	// Who was reset may come first: its end is all there is of it.
-	echo(here, before, "after")
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer l.Close()
+	wg.Go(func() {
+		for { // who was reset may come first: its end is all there is of it
 			nc, err := l.Accept()
 			if err != nil {
 				return
@@ -351,9 +353,19 @@ func TestAway(t *testing.T) {
 			_, _ = io.Copy(nc, nc) // fails for who was reset
 			_ = nc.Close()
 		}
-	}()
-	echo(after, after, "anew")
+	})
+	goesThrough(t, after, after, "anew")
 	_ = after.Close()
-	_ = l.Close()
-	<-done
+}
+
+// goesThrough sends a word into one end and wants it at the other.
+func goesThrough(t *testing.T, in, out net.Conn, word string) {
+	t.Helper()
+	if _, err := in.Write([]byte(word)); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(word))
+	if _, err := io.ReadFull(out, got); err != nil || string(got) != word {
+		t.Fatalf("read %q, %v, want %q", got, err, word)
+	}
 }
