@@ -58,6 +58,9 @@ type Copier struct {
 	loop    sync.WaitGroup
 	once    sync.Once
 	err     error
+
+	mu   sync.Mutex // held while the copies change; guards then
+	then func(context.Context) error
 }
 
 // Copy copies the volumes and returns when the first copy is complete. From
@@ -87,6 +90,15 @@ func Copy(ctx context.Context, cfg CopyConfig) (*Copier, error) {
 	}
 	c.loop.Go(func() { c.follow(life) })
 	return c, nil
+}
+
+// Then has do called now, and from now on after each look at the pod, until Close:
+// never while the copies change. What it returns now is returned, and logged later.
+func (c *Copier) Then(ctx context.Context, do func(context.Context) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.then = do
+	return do(ctx)
 }
 
 // Skipped are the volumes that hold more than the limit and were left empty.
@@ -131,15 +143,27 @@ func (c *Copier) follow(ctx context.Context) {
 		case <-time.After(wait):
 		}
 		began := time.Now()
-		for _, v := range c.volumes {
-			if v.skipped {
-				continue
-			}
-			if err := c.sync(ctx, v); err != nil && ctx.Err() == nil {
-				c.cfg.Log.Warn("copying the pod's files", "volume", v.remote, "err", err)
-			}
-		}
+		c.again(ctx)
 		wait = max(c.cfg.Interval, busyShare*time.Since(began))
+	}
+}
+
+// again looks once, and lets who waits for that know.
+func (c *Copier) again(ctx context.Context) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, v := range c.volumes {
+		if v.skipped {
+			continue
+		}
+		if err := c.sync(ctx, v); err != nil && ctx.Err() == nil {
+			c.cfg.Log.Warn("copying the pod's files", "volume", v.remote, "err", err)
+		}
+	}
+	if c.then != nil && ctx.Err() == nil {
+		if err := c.then(ctx); err != nil && ctx.Err() == nil {
+			c.cfg.Log.Warn("handing on the copies of the pod's files", "err", err)
+		}
 	}
 }
 

@@ -1,10 +1,12 @@
 package mount
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -133,4 +135,25 @@ func TestCopyBrokenSession(t *testing.T) {
 	p.cut()
 	write(t, vol+"/f", "afterwards")
 	eventually(t, "the change is here", func() bool { return read(t, filepath.Join(target, vol, "f")) == "afterwards" })
+}
+
+func TestCopyThen(t *testing.T) {
+	t.Parallel()
+	vol := t.TempDir()
+	write(t, vol+"/f", "before")
+	c, target := copying(t, newPod(t), nil, vol)
+	var last atomic.Value
+	refused := errors.New("refused")
+	if err := c.Then(t.Context(), func(context.Context) error { return refused }); !errors.Is(err, refused) {
+		t.Errorf("Then returns %v", err)
+	}
+	err := c.Then(t.Context(), func(context.Context) error {
+		last.Store(read(t, filepath.Join(target, vol, "f")))
+		return nil
+	})
+	if err != nil || last.Load() != "before" {
+		t.Errorf("Then saw %v, and returns %v", last.Load(), err)
+	}
+	write(t, vol+"/f", "afterwards")
+	eventually(t, "the change is handed on", func() bool { return last.Load() == "afterwards" })
 }
