@@ -90,9 +90,13 @@ func (p *program) leave(ctx context.Context, c cluster, s k8s.Session) error {
 // sweepPatience is how long docker has for what a session has left in it.
 const sweepPatience = 20 * time.Second
 
-// sweepDocker removes the containers of this machine's sessions that were
-// killed. Where there is no docker there are none.
+// sweepDocker removes what this machine's sessions with --docker-run have left
+// that were killed: files here, and containers, of which there are none where
+// there is no docker.
 func (p *program) sweepDocker(ctx context.Context) {
+	if err := dockerrun.SweepFiles(); err != nil {
+		p.ui.Warn(err.Error())
+	}
 	ctx, cancel := context.WithTimeout(ctx, sweepPatience)
 	defer cancel()
 	engine, err := dockerrun.Connect(ctx, dockerrun.ConnectConfig{CLI: "docker", Log: slog.New(slog.DiscardHandler)})

@@ -210,7 +210,7 @@ type extra struct {
 	envFile string   // variables, one a line
 	env     []string // names of variables whose values docker finds in its environment
 	labels  []string
-	mounts  []string
+	mounts  []string // options that show the pod's files
 }
 
 // run is docker's command line.
@@ -231,9 +231,7 @@ func (a *Args) run(x extra) ([]string, error) {
 	for _, l := range x.labels {
 		line = append(line, "--label="+l)
 	}
-	for _, m := range x.mounts {
-		line = append(line, "--mount="+m)
-	}
+	line = append(line, x.mounts...)
 	line = append(line, a.kept...) // later ones win: the user's
 	return append(append(line, "--", a.image), a.command...), nil
 }

@@ -18,7 +18,7 @@ func Checks() []doctor.Check {
 			}
 			detail := e.client.DaemonHost() + ", " + e.arch
 			if !e.SharesFiles() {
-				detail += ", elsewhere: containers can't be shown the pod's files"
+				detail += ", elsewhere: containers get copies of the pod's files"
 			}
 			return detail, e.Close()
 		},

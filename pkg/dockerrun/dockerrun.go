@@ -9,7 +9,9 @@
 //  2. Release starts the user's container by docker run, in the helper's network
 //     namespace: arguments, terminal, messages and exit code are docker's own.
 //  3. When the stream to the helper ends, however that happens, the helper ends.
-//  4. Close removes all that was made. Sweep removes what those have left who
+//  4. An engine elsewhere doesn't see this machine's files: it has docker volumes
+//     that the helper fills with copies of them, again at each Mirror.
+//  5. Close removes all that was made. Sweep removes what those have left who
 //     could not.
 package dockerrun
 
@@ -83,7 +85,8 @@ type Container struct {
 	image   string
 	stream  *stream
 	run     *process.Process
-	env     *envDir // with the environment, as docker run reads it
+	env     *envDir   // with the environment, as docker run reads it
+	mirrors []*mirror // what an engine elsewhere has copies of
 	running sync.WaitGroup
 	stop    context.CancelFunc
 }
@@ -99,7 +102,13 @@ func Start(ctx context.Context, cfg Config) (_ *Container, err error) {
 	if c.image, err = cfg.Engine.loadHelper(ctx, cfg.Binary); err != nil {
 		return nil, err
 	}
+	if err := c.makeMirrors(); err != nil {
+		return nil, err
+	}
 	if err := c.startHelper(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.Mirror(ctx); err != nil {
 		return nil, err
 	}
 	relayCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -141,7 +150,11 @@ func (c *Container) prepare(ctx context.Context) error {
 		return fmt.Errorf("writing the environment: %w", err)
 	}
 	if c.cfg.Engine.SharesFiles() {
-		x.mounts = c.mounts()
+		for _, v := range c.shown() {
+			x.mounts = append(x.mounts, "--mount="+bind(v))
+		}
+	} else if x.mounts, err = c.volumeOptions(ctx); err != nil {
+		return err
 	}
 	line, err := c.cfg.Args.run(x)
 	if err != nil {
@@ -154,34 +167,21 @@ func (c *Container) prepare(ctx context.Context) error {
 	return err
 }
 
-// mounts are the volumes as docker's --mount has them, but those at whose place
-// the user mounts something.
-func (c *Container) mounts() []string {
-	var list []string
-	for _, v := range c.cfg.Volumes {
-		if slices.Contains(c.cfg.Args.targets, v.Target) || strings.ContainsAny(v.Source+v.Target, `,"`) {
-			continue
-		}
-		m := "type=bind,source=" + v.Source + ",target=" + v.Target
-		if v.ReadOnly {
-			m += ",readonly"
-		}
-		list = append(list, m)
-	}
-	return list
+// shown are the volumes that the container gets: not those at whose place the
+// user mounts something, nor those that docker's options can't express.
+func (c *Container) shown() []Volume {
+	return slices.DeleteFunc(slices.Clone(c.cfg.Volumes), func(v Volume) bool {
+		return slices.Contains(c.cfg.Args.targets, v.Target) || strings.ContainsAny(v.Source+v.Target, `,:"`)
+	})
 }
 
-// NotShown are the volumes' targets that the container doesn't find: the engine
-// doesn't see this machine's files.
-func (c *Container) NotShown() []string {
-	if c.cfg.Engine.SharesFiles() {
-		return nil
+// bind is a volume as docker's --mount has it.
+func bind(v Volume) string {
+	m := "type=bind,source=" + v.Source + ",target=" + v.Target
+	if v.ReadOnly {
+		m += ",readonly"
 	}
-	var list []string
-	for _, v := range c.cfg.Volumes {
-		list = append(list, v.Target)
-	}
-	return list
+	return m
 }
 
 // Device is the namespace's device: its packets are the container's.
@@ -251,6 +251,7 @@ func (c *Container) startHelper(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	host.Mounts = c.helperMounts()
 	made, err := e.client.ContainerCreate(ctx, config, host, nil, nil, "")
 	if err != nil {
 		return fmt.Errorf("making the helper container: %w", err)

@@ -118,7 +118,7 @@ func endpoint(ctx context.Context, cli string) (string, error) {
 
 // plainTCP tells whether an address is spoken to without TLS.
 func plainTCP(host string) bool {
-	return strings.HasPrefix(host, "tcp://") && os.Getenv("DOCKER_TLS_VERIFY") == "" && os.Getenv("DOCKER_CONTEXT") == "" && os.Getenv("DOCKER_HOST") != ""
+	return strings.HasPrefix(host, "tcp://") && os.Getenv("DOCKER_TLS_VERIFY") == "" && os.Getenv("DOCKER_TLS") == "" && os.Getenv("DOCKER_CONTEXT") == "" && os.Getenv("DOCKER_HOST") != ""
 }
 
 // goArch is an architecture as Go names it.
@@ -250,7 +250,7 @@ func (e *Engine) clear(session, helperImage string) error {
 	ctx, cancel := e.bounded()
 	defer cancel()
 	list, err := e.containers(ctx, labelSession+"="+session)
-	errs := []error{err, e.remove(ctx, list)}
+	errs := []error{err, e.remove(ctx, list), e.clearVolumes(ctx, session)}
 	if helperImage != "" {
 		// Unless another session uses it.
 		_, err := e.client.ImageRemove(ctx, helperImage, image.RemoveOptions{})
@@ -272,18 +272,18 @@ func (e *Engine) remove(ctx context.Context, list []container.Summary) error {
 	return errors.Join(errs...)
 }
 
-// Sweep removes what sessions have left that were killed: the user's containers
-// whose helper, which ends with its session, is gone, and on this machine the
-// files with their environment.
-func (e *Engine) Sweep(ctx context.Context) error {
-	err := sweepEnvDirs(os.TempDir())
-	if err != nil {
-		err = fmt.Errorf("removing the environment of sessions that were killed: %w", err)
+// SweepFiles removes the files with their environment that sessions on this
+// machine have left which were killed. It needs no engine.
+func SweepFiles() error {
+	if err := sweepEnvDirs(os.TempDir()); err != nil {
+		return fmt.Errorf("removing the environment of sessions that were killed: %w", err)
 	}
-	return errors.Join(err, e.sweepContainers(ctx))
+	return nil
 }
 
-func (e *Engine) sweepContainers(ctx context.Context) error {
+// Sweep removes what sessions have left in the engine that were killed: the user's
+// containers whose helper, which ends with its session, is gone, and the volumes.
+func (e *Engine) Sweep(ctx context.Context) error {
 	all, err := e.containers(ctx, labelSession)
 	if err != nil {
 		return err
@@ -297,6 +297,9 @@ func (e *Engine) sweepContainers(ctx context.Context) error {
 		return c.Labels[labelRole] == roleHelper || alive(c.Labels[labelSession])
 	})
 	if err := e.remove(ctx, left); err != nil {
+		return err
+	}
+	if err := e.sweepVolumes(ctx); err != nil {
 		return err
 	}
 	args := filters.NewArgs(filters.Arg("label", labelRole+"="+roleHelper))

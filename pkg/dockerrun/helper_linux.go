@@ -83,6 +83,8 @@ func (h *helper) serve(ctx context.Context, c net.Conn) {
 		_ = c.Close()
 	case kindListen:
 		err = h.listen(ctx, c, port)
+	case kindFiles:
+		err = h.files(c, port)
 	default:
 		_ = c.Close()
 	}
@@ -123,6 +125,22 @@ func (h *helper) packets(c net.Conn) error {
 		// A packet that the kernel refuses is lost, as packets may be.
 		_, _ = device.Write(packet[:n])
 	}
+}
+
+// files brings a volume up to date.
+func (h *helper) files(c net.Conn, number uint16) error {
+	defer c.Close()
+	if _, err := c.Write([]byte{answerYes}); err != nil {
+		return err
+	}
+	if err := applyFiles(bufio.NewReaderSize(c, 1<<17), fmt.Sprintf("%s/%d", volumesAt, number)); err != nil {
+		fmt.Fprintln(h.stderr, "helper: copying the pod's files:", err)
+		_, err := c.Write([]byte{answerTrouble})
+		_, _ = io.Copy(io.Discard, c) // the client reads the answer when it has written all
+		return err
+	}
+	_, err := c.Write([]byte{answerYes})
+	return err
 }
 
 func (*helper) dial(ctx context.Context, c net.Conn, port uint16) error {

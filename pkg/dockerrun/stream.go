@@ -104,6 +104,15 @@ func (s *stream) listening(port uint16) bool {
 	return answer == answerYes
 }
 
+// openFiles opens a stream for what changes in a volume.
+func (s *stream) openFiles(number uint16) (net.Conn, error) {
+	c, answer, err := s.open(kindFiles, number)
+	if err == nil && answer != answerYes {
+		err = errors.Join(syscall.EIO, c.Close())
+	}
+	return c, err
+}
+
 // listen has the helper listen, and hand over what it accepts.
 func (s *stream) listen(port uint16) (net.Listener, error) {
 	c, answer, err := s.open(kindListen, port)

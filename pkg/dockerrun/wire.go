@@ -24,12 +24,15 @@ const HelperArg = "docker-helper"
 //	look       client      nothing: the answer tells whether something listens on the port
 //	listen     client      nothing: the port is listened on while the stream is open
 //	accepted   helper      the bytes of a connection that came to such a port; no answer
+//	files      client      a tar archive of what changes in the volume whose number the port is, and one more
+//	                       answer when that has happened
 const (
 	kindPackets = iota + 1
 	kindDial
 	kindLook
 	kindListen
 	kindAccepted
+	kindFiles
 )
 
 // The answers.
@@ -57,7 +60,7 @@ func readHead(r io.Reader) (kind byte, port uint16, err error) {
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return 0, 0, err
 	}
-	if head[0] < kindPackets || head[0] > kindAccepted {
+	if head[0] < kindPackets || head[0] > kindFiles {
 		return 0, 0, fmt.Errorf("a stream of kind %d", head[0])
 	}
 	return head[0], binary.BigEndian.Uint16(head[1:]), nil

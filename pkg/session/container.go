@@ -2,8 +2,10 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path"
 	"strings"
 
 	"github.com/telepresence/telepresence/pkg/dockerrun"
@@ -32,6 +34,9 @@ func (c *inContainer) check(ctx context.Context) error {
 		}
 		c.toHost = append(c.toHost, relay)
 	}
+	if err := dockerrun.SweepFiles(); err != nil {
+		o.Log.Warn("clearing what sessions that are gone left on this machine", "err", err)
+	}
 	if c.engine, err = dockerrun.Connect(ctx, dockerrun.ConnectConfig{CLI: "docker", Log: o.Log}); err != nil {
 		return err
 	}
@@ -55,10 +60,16 @@ func parseRelay(text string) (dockerrun.Relay, error) {
 	return dockerrun.Relay{Container: uint16(from), Host: uint16(to)}, err
 }
 
-// needsCopies tells whether the engine can't see what this process has mounted:
-// it runs elsewhere, or as another user, to whom FUSE shows nothing.
-func (c *inContainer) needsCopies() bool {
-	return !c.engine.SharesFiles() || os.Geteuid() != 0 && !c.engine.Rootless()
+// whyCopies is why the engine can't see what this process has mounted: it runs
+// elsewhere, or as another user, to whom FUSE shows nothing.
+func (c *inContainer) whyCopies() string {
+	switch {
+	case !c.engine.SharesFiles():
+		return "the docker engine is on another machine"
+	case os.Geteuid() != 0 && !c.engine.Rootless():
+		return "the docker engine runs as another user, to whom mounts of yours are closed"
+	}
+	return ""
 }
 
 // open starts the helper container, whose network namespace is the room's.
@@ -76,7 +87,7 @@ func (c *inContainer) open(ctx context.Context, in furniture) (room, error) {
 	}
 	switch {
 	case o.DockerMount != "":
-		config.Volumes = append(config.Volumes, dockerrun.Volume{Source: c.session.files.root, Target: o.DockerMount})
+		config.Volumes = append(config.Volumes, c.dockerMount(in)...)
 		in.variables["TELEPRESENCE_ROOT"] = o.DockerMount
 	default:
 		delete(in.variables, "TELEPRESENCE_ROOT") // a path of this machine
@@ -86,8 +97,24 @@ func (c *inContainer) open(ctx context.Context, in furniture) (room, error) {
 	if err != nil {
 		return nil, err
 	}
-	if hidden := made.NotShown(); len(hidden) > 0 {
-		c.session.ev.Warn("the engine is on another machine, and can't be shown single files: " + strings.Join(hidden, ", "))
+	if files := c.session.files; files != nil && files.copies != nil {
+		if err := files.copies.Then(ctx, made.Mirror); err != nil {
+			return nil, errors.Join(err, made.Close())
+		}
 	}
 	return made, nil
+}
+
+// dockerMount is what --docker-mount shows: the pod's files as they lie here, or
+// the volumes one by one, as they are all that an engine elsewhere has.
+func (c *inContainer) dockerMount(in furniture) []dockerrun.Volume {
+	at := c.session.o.DockerMount
+	if c.engine.SharesFiles() {
+		return []dockerrun.Volume{{Source: c.session.files.root, Target: at}}
+	}
+	var list []dockerrun.Volume
+	for _, v := range in.volumes {
+		list = append(list, dockerrun.Volume{Source: v.source, Target: path.Join(at, v.target), ReadOnly: v.readOnly})
+	}
+	return list
 }

@@ -14,9 +14,10 @@ import (
 
 // podFiles is where the pod's files are on this machine.
 type podFiles struct {
-	root  string    // holds the pod's files under their paths
-	made  bool      // root is the session's own, and goes with it
-	files io.Closer // the mount, or the copies
+	root   string        // holds the pod's files under their paths
+	made   bool          // root is the session's own, and goes with it
+	files  io.Closer     // the mount, or the copies
+	copies *mount.Copier // files, if it is that
 }
 
 // rootPattern are the names of the folders that sessions make for it.
@@ -47,7 +48,9 @@ func (s *session) mountFiles(ctx context.Context) error {
 		f.made = made
 	}
 	s.files = f
-	if !s.copyFiles() {
+	if why := s.whyCopies(); why != "" {
+		s.ev.Warn(why + ": the pod's volumes are copied to where they can be seen, and kept as they are in the pod; what is written to the copies stays there")
+	} else {
 		mounted, err := mount.FUSE(ctx, mount.Config{
 			SFTP: s.tunnel.SFTP, Mountpoint: f.root, UID: s.pod.UID, GID: s.pod.GID, Log: s.o.Log,
 		})
@@ -64,10 +67,13 @@ func (s *session) mountFiles(ctx context.Context) error {
 	return s.copyVolumes(ctx, f)
 }
 
-// copyFiles tells whether the process can't see what this one has mounted.
-func (s *session) copyFiles() bool {
-	c, ok := s.place.(interface{ needsCopies() bool })
-	return ok && c.needsCopies()
+// whyCopies is why the process can't see what this one has mounted; empty where
+// it can.
+func (s *session) whyCopies() string {
+	if c, ok := s.place.(interface{ whyCopies() string }); ok {
+		return c.whyCopies()
+	}
+	return ""
 }
 
 func (s *session) copyVolumes(ctx context.Context, f *podFiles) error {
@@ -79,7 +85,7 @@ func (s *session) copyVolumes(ctx context.Context, f *podFiles) error {
 	if err != nil {
 		return err
 	}
-	f.files = copies
+	f.files, f.copies = copies, copies
 	if skipped := copies.Skipped(); len(skipped) > 0 {
 		s.ev.Warn("too large to be copied, and left out: " + strings.Join(skipped, ", "))
 	}

@@ -14,9 +14,10 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// A line is the user's way to the cluster, which can be cut.
+// A line is the user's way to the cluster, or to docker, which can be cut.
 type line struct {
 	listener net.Listener
+	network  string // of the target
 	target   string // the API server
 	all      sync.WaitGroup
 
@@ -34,7 +35,7 @@ func (s *script) lay(ts *testscript.TestScript, args []string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	l := &line{conns: map[net.Conn]bool{}}
+	l := &line{network: "tcp", conns: map[net.Conn]bool{}}
 	if l.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return "", err
 	}
@@ -123,10 +124,10 @@ func (l *line) accept() {
 	}
 }
 
-// carry joins one connection to the API server, unless the line is cut.
+// carry joins one connection to the target, unless the line is cut.
 func (l *line) carry(here net.Conn) error {
 	defer func() { _ = here.Close() }()
-	there, err := net.Dial("tcp", l.target)
+	there, err := net.Dial(l.network, l.target)
 	if err != nil {
 		return err
 	}
@@ -139,6 +140,10 @@ func (l *line) carry(here net.Conn) error {
 	for _, way := range [][2]net.Conn{{here, there}, {there, here}} {
 		both.Go(func() {
 			_, _ = io.Copy(way[0], way[1])
+			// Who calls docker may be done with writing, and still read.
+			if half, ok := way[0].(interface{ CloseWrite() error }); ok && l.network == "unix" && half.CloseWrite() == nil {
+				return
+			}
 			_ = way[0].Close()
 			_ = way[1].Close()
 		})

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -21,8 +22,10 @@ type process struct {
 	name     string
 	out, err string // files with its output
 	cmd      *exec.Cmd
+	terminal *os.File // the other end of its terminal, or nil
+	copying  sync.WaitGroup
 	waiting  errgroup.Group
-	ended    chan struct{} // closed when it has
+	ended    chan struct{} // closed when it has, and all it said is in the files
 }
 
 // hearHangUps lets the scripts' processes have SIGHUP, also where this one was
@@ -39,9 +42,9 @@ func (s *script) start(ts *testscript.TestScript, args []string) (string, error)
 	if len(args) < 2 {
 		return "", errors.New("usage: start NAME PROGRAM…")
 	}
-	p := &process{name: args[0], out: ts.MkAbs(args[0] + ".out"), err: ts.MkAbs(args[0] + ".err"), ended: make(chan struct{})}
-	if old := s.process(p.name); old != nil && !old.hasEnded() {
-		return "", fmt.Errorf("%s runs already", p.name)
+	p, err := s.newProcess(ts, args[0], args[1:])
+	if err != nil {
+		return "", err
 	}
 	stdout, err := os.Create(p.out)
 	if err != nil {
@@ -53,19 +56,34 @@ func (s *script) start(ts *testscript.TestScript, args []string) (string, error)
 		return "", err
 	}
 	defer func() { _ = stderr.Close() }()
-	p.cmd = exec.Command(lookUp(ts.Getenv("PATH"), args[1]), args[2:]...)
-	p.cmd.Dir, p.cmd.Env = ts.MkAbs("."), s.environ(ts)
 	p.cmd.Stdout, p.cmd.Stderr = stdout, stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.cmd.Start(); err != nil {
 		return "", err
 	}
+	s.attend(p)
+	return "", nil
+}
+
+// newProcess is one that isn't started yet.
+func (s *script) newProcess(ts *testscript.TestScript, name string, command []string) (*process, error) {
+	if old := s.process(name); old != nil && !old.hasEnded() {
+		return nil, fmt.Errorf("%s runs already", name)
+	}
+	p := &process{name: name, out: ts.MkAbs(name + ".out"), err: ts.MkAbs(name + ".err"), ended: make(chan struct{})}
+	p.cmd = exec.Command(lookUp(ts.Getenv("PATH"), command[0]), command[1:]...)
+	p.cmd.Dir, p.cmd.Env = ts.MkAbs("."), s.environ(ts)
+	return p, nil
+}
+
+// attend waits for the end of a process that has been started.
+func (s *script) attend(p *process) {
 	p.waiting.Go(func() error {
 		defer close(p.ended)
+		defer p.copying.Wait()
 		return p.cmd.Wait()
 	})
 	s.processes = append(s.processes, p)
-	return "", nil
 }
 
 // process is the last one started under a name, or nil.
@@ -185,6 +203,9 @@ func (s *script) endProcesses() {
 	for _, p := range s.processes {
 		if !p.endsWithin(patience) {
 			_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+			if p.terminal != nil {
+				_ = p.terminal.Close() // whoever still has the other end
+			}
 		}
 		_ = p.waiting.Wait() // its exit status is finish's business
 	}

@@ -26,7 +26,8 @@ type script struct {
 	namespace string
 	folder    string // where its files are
 	processes []*process
-	line      *line // nil while nothing goes over one
+	line      *line   // nil while nothing goes over one
+	engines   []*line // to docker
 }
 
 // scriptKey is where a TestScript has its *script.
@@ -48,6 +49,9 @@ func (c *cluster) setup(env *testscript.Env) error {
 	env.Defer(func() {
 		s.endProcesses()
 		s.line.end()
+		for _, l := range s.engines {
+			l.end()
+		}
 		if t.Failed() {
 			t.Log(s.evidence())
 		}

@@ -36,6 +36,7 @@ func words() map[string]command {
 		"await":      (*script).await,
 		"cut":        (*script).cutLine,
 		"deploy":     (*script).deploy,
+		"elsewhere":  (*script).elsewhere,
 		"eventually": (*script).eventually,
 		"finish":     (*script).finish,
 		"freeport":   (*script).freeport,
@@ -43,8 +44,11 @@ func words() map[string]command {
 		"leftovers":  (*script).leftovers,
 		"line":       (*script).lay,
 		"mend":       (*script).mend,
+		"resize":     (*script).resize,
 		"signal":     (*script).signal,
 		"start":      (*script).start,
+		"terminal":   (*script).startInTerminal,
+		"type":       (*script).keys,
 		"workload":   (*script).workload,
 	}
 }
