@@ -17,7 +17,6 @@ import (
 	"syscall"
 	"time"
 
-	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
@@ -28,6 +27,9 @@ import (
 
 // How long the engine may take for what is cleared up in it.
 const clearWithin = time.Minute
+
+// How long removing is tried again.
+const removeWithin = 5 * time.Second
 
 // ConnectConfig says how the engine is reached.
 type ConnectConfig struct {
@@ -262,10 +264,14 @@ func (e *Engine) clear(session, helperImage string) error {
 }
 
 func (e *Engine) remove(ctx context.Context, list []container.Summary) error {
+	patient, cancel := context.WithTimeout(ctx, removeWithin)
+	defer cancel()
 	var errs []error
 	for _, c := range list {
-		err := e.client.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true})
-		if err != nil && !cerrdefs.IsNotFound(err) && !strings.Contains(err.Error(), "already in progress") {
+		err := removed(patient, func() error {
+			return e.client.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true})
+		})
+		if err != nil && !strings.Contains(err.Error(), "already in progress") {
 			errs = append(errs, fmt.Errorf("removing container %.12s: %w", c.ID, err))
 		}
 	}

@@ -116,28 +116,37 @@ func (e *Engine) volumes(ctx context.Context) (map[string][]string, error) {
 	return names, nil
 }
 
-// removeVolumes removes volumes. One that is still used may be a container's that
-// is about to end: that is waited for.
+// removeVolumes removes volumes.
 func (e *Engine) removeVolumes(ctx context.Context, names []string, patience time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	patient, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	again := time.NewTicker(100 * time.Millisecond)
-	defer again.Stop()
 	var errs []error
 	for _, name := range names {
-		err := e.client.VolumeRemove(ctx, name, false)
-		for cerrdefs.IsConflict(err) && ctx.Err() == nil {
-			select {
-			case <-again.C:
-				err = e.client.VolumeRemove(ctx, name, false)
-			case <-ctx.Done():
-			}
-		}
-		if err != nil && !cerrdefs.IsNotFound(err) {
+		err := removed(patient, func() error { return e.client.VolumeRemove(ctx, name, false) })
+		if err != nil {
 			errs = append(errs, fmt.Errorf("removing volume %s: %w", name, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// removed removes something that may still be in use by a container that is about
+// to end, or be about to go by itself, for which engines have errors of many kinds:
+// again and again while there is time.
+func removed(ctx context.Context, remove func() error) error {
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err := remove()
+		if err == nil || cerrdefs.IsNotFound(err) {
+			return nil
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // clearVolumes removes a session's.
@@ -146,7 +155,7 @@ func (e *Engine) clearVolumes(ctx context.Context, session string) error {
 	if err != nil {
 		return err
 	}
-	return e.removeVolumes(ctx, made[session], clearWithin)
+	return e.removeVolumes(ctx, made[session], removeWithin)
 }
 
 // sweepVolumes removes those whose session has no container any more.
@@ -166,6 +175,5 @@ func (e *Engine) sweepVolumes(ctx context.Context) error {
 	for _, list := range made {
 		names = append(names, list...)
 	}
-	const patience = 2 * time.Second
-	return e.removeVolumes(ctx, names, patience)
+	return e.removeVolumes(ctx, names, removeWithin)
 }
