@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -60,20 +61,36 @@ func (m *mirror) update(ctx context.Context, open func() (net.Conn, error)) erro
 		return fmt.Errorf("sending the pod's files to the engine: %w", err)
 	}
 	defer c.Close()
-	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })()
+	var cut sync.WaitGroup
+	done := make(chan struct{})
+	cut.Go(func() {
+		select {
+		case <-ctx.Done():
+			_ = c.SetDeadline(time.Now())
+		case <-done:
+		}
+	})
+	err = m.send(c, now)
+	close(done)
+	cut.Wait()
+	if err != nil {
+		return fmt.Errorf("sending the pod's files to the engine: %w", err)
+	}
+	m.have = now
+	return nil
+}
+
+// send sends what has changed, and hears whether it has arrived.
+func (m *mirror) send(c net.Conn, now map[string]mirrored) error {
 	var answer [1]byte
-	err = m.write(c, now)
+	err := m.write(c, now)
 	if err == nil {
 		_, err = io.ReadFull(c, answer[:])
 	}
 	if err == nil && answer[0] != answerYes {
 		err = syscall.EIO // the helper has said why
 	}
-	if err != nil {
-		return fmt.Errorf("sending the pod's files to the engine: %w", err)
-	}
-	m.have = now
-	return nil
+	return err
 }
 
 // look reads the tree of the source; paths are relative and have slashes.

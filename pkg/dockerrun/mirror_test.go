@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -22,13 +23,10 @@ type engineSide struct {
 func (e *engineSide) update(m *mirror) {
 	e.t.Helper()
 	e.sent = 0
-	done := make(chan struct{})
-	close(done)
+	var applying sync.WaitGroup
 	err := m.update(e.t.Context(), func() (net.Conn, error) {
 		here, there := net.Pipe()
-		done = make(chan struct{})
-		go func() {
-			defer close(done)
+		applying.Go(func() {
 			defer there.Close()
 			var seen bytes.Buffer
 			if err := applyFiles(io.TeeReader(there, &seen), e.to); err != nil {
@@ -37,10 +35,10 @@ func (e *engineSide) update(m *mirror) {
 			}
 			e.sent = seen.Len()
 			_, _ = there.Write([]byte{answerYes})
-		}()
+		})
 		return here, nil
 	})
-	<-done
+	applying.Wait()
 	if err != nil {
 		e.t.Fatal(err)
 	}
