@@ -16,9 +16,12 @@ const completionPatience = 3 * time.Second
 func (p *program) newCompletionCmd() *cobra.Command {
 	shells := []string{"bash", "zsh", "fish", "powershell"}
 	return &cobra.Command{
-		Use:       "completion SHELL",
-		Short:     "Print a script that completes the command line, for bash, zsh, fish or powershell",
-		Example:   "  source <(telepresence completion bash)",
+		Use:   "completion SHELL",
+		Short: "Print a script that completes the command line, for bash, zsh, fish or powershell",
+		Example: `  source <(telepresence completion bash)   # in .bashrc
+  source <(telepresence completion zsh)    # in .zshrc, after compinit
+  telepresence completion fish | source    # in config.fish
+  telepresence completion powershell | Out-String | Invoke-Expression`,
 		ValidArgs: shells,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {

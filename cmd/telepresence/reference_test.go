@@ -103,7 +103,7 @@ func markdownPage(rows []flagRow, c *cobra.Command) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s# %s\n\n%s\n\n```\n%s\n```\n", generated, c.CommandPath(), longOf(c), strings.Join(usageForms(c), "\n"))
 	if c.Example != "" {
-		fmt.Fprintf(&b, "\n## Examples\n\n```console\n%s\n```\n", strings.ReplaceAll(c.Example, "  telepresence", "$ telepresence"))
+		fmt.Fprintf(&b, "\n## Examples\n\n```console\n%s\n```\n", strings.ReplaceAll("\n"+c.Example, "\n  ", "\n$ ")[1:])
 	}
 	if c.HasAvailableSubCommands() {
 		b.WriteString("\n## Sub-commands\n\n| sub-command | what it does |\n|---|---|\n")
