@@ -43,11 +43,12 @@ image: ## bin/telepresence-agent.tar, the agent's image, under the name that the
 	@go run ./images/build -version $(VERSION) -o bin/telepresence-agent.tar
 	@go run ./images/build -imagecache -version $(VERSION) -arch $$(go env GOARCH) -o bin/telepresence-imagecache.tar
 
-# The agent once more, as another version: an image that no node has.
+# The agent once more, as another version: an image that no node has, not even from the run before.
 .PHONY: cached-image
 cached-image:
-	@mkdir -p bin
-	@go run ./images/build -version cached -arch $$(go env GOARCH) -o bin/telepresence-agent-cached.tar
+	@$(GOBUILD) -ldflags "-s -w -X main.version=cached" -o bin/cached/ ./cmd/telepresence-agent
+	@go run ./images/build -binary bin/cached/telepresence-agent -ref docker.io/telepresence/telepresence-agent:cached \
+		-env MADE=$$(date +%s%N) -arch $$(go env GOARCH) -o bin/telepresence-agent-cached.tar
 
 .PHONY: sample-app
 sample-app: ## bin/app and bin/app.tar, the sample application and its image; bin/inclusterclient

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -43,6 +44,9 @@ func imageOf(p *plan.Plan) string {
 	return p.Pod.Spec.Containers[i].Image
 }
 
+// rpcError is how the kubelet begins what the runtime says.
+var rpcError = regexp.MustCompile(`^rpc error: code = \w+ desc = `)
+
 // notPulled says why a container's image was not pulled, if that was tried.
 func notPulled(pod *corev1.Pod, image string) string {
 	statuses := slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
@@ -53,7 +57,7 @@ func notPulled(pod *corev1.Pod, image string) string {
 		}
 		switch w := status.State.Waiting; w.Reason {
 		case "ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ErrImageInspect":
-			return lowerFirst(firstLine(w.Message))
+			return lowerFirst(rpcError.ReplaceAllString(firstLine(w.Message), ""))
 		}
 	}
 	return ""
@@ -67,10 +71,9 @@ func (c *Cluster) rename(ctx context.Context, p *plan.Plan, from, to string) err
 	}
 	renamed := func(containers []corev1.Container) []named {
 		list := []named{}
-		for i := range containers {
-			if containers[i].Image == from {
-				containers[i].Image = to
-				list = append(list, named{containers[i].Name, to})
+		for _, c := range containers {
+			if c.Image == from {
+				list = append(list, named{c.Name, to})
 			}
 		}
 		return list

@@ -125,8 +125,9 @@ func TestLookupWithoutACache(t *testing.T) {
 func TestStepsAside(t *testing.T) {
 	t.Parallel()
 	for what, object := range map[string]*fake.Clientset{
-		"Spegel": fake.NewClientset(&appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "spegel", Namespace: "kube-system", Labels: map[string]string{label: "spegel"}}}),
-		"k3s":    fake.NewClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"p2p.k3s.cattle.io/enabled": "true"}}}),
+		"Spegel":     fake.NewClientset(&appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "spegel", Namespace: "kube-system", Labels: map[string]string{label: "spegel"}}}),
+		"k3s":        fake.NewClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"p2p.k3s.cattle.io/enabled": "true"}}}),
+		"on node n2": fake.NewClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n2", Annotations: map[string]string{"p2p.k3s.cattle.io/node-address": "/ip4/10.0.0.1"}}}),
 	} {
 		err := New(object, nil).Enable(t.Context(), Options{}, func(string) {})
 		if !errors.Is(err, ErrOther) || !strings.Contains(err.Error(), what) {
