@@ -1,11 +1,12 @@
 package k8s
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -35,7 +36,11 @@ func (c *Cluster) StartCached(ctx context.Context, p *plan.Plan, registryName st
 	if err := c.rename(ctx, p, cached, registryName); err != nil {
 		return err
 	}
-	return c.awaitAgent(ctx, p, tell)
+	return c.awaitAgent(ctx, p, func(line string) {
+		if !strings.Contains(line, cached) { // the kubelet goes on about it for a moment
+			tell(line)
+		}
+	})
 }
 
 // imageOf is the image of the plan's agent.
@@ -44,8 +49,15 @@ func imageOf(p *plan.Plan) string {
 	return p.Pod.Spec.Containers[i].Image
 }
 
-// rpcError is how the kubelet begins what the runtime says.
-var rpcError = regexp.MustCompile(`^rpc error: code = \w+ desc = `)
+// lastCause is what comes last in a chain of causes that name the image again and
+// again.
+func lastCause(chain, image string) string {
+	i := strings.LastIndex(chain, image)
+	if i < 0 {
+		return chain
+	}
+	return cmp.Or(strings.TrimLeft(chain[i+len(image):], `": `), chain)
+}
 
 // notPulled says why a container's image was not pulled, if that was tried.
 func notPulled(pod *corev1.Pod, image string) string {
@@ -57,7 +69,7 @@ func notPulled(pod *corev1.Pod, image string) string {
 		}
 		switch w := status.State.Waiting; w.Reason {
 		case "ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ErrImageInspect":
-			return lowerFirst(rpcError.ReplaceAllString(firstLine(w.Message), ""))
+			return lowerFirst(lastCause(firstLine(w.Message), image))
 		}
 	}
 	return ""

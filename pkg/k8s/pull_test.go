@@ -39,3 +39,19 @@ func TestStartCached(t *testing.T) {
 		}
 	}
 }
+
+func TestLastCause(t *testing.T) {
+	t.Parallel()
+	const image = "localhost:5780/a/b@sha256:12"
+	for chain, want := range map[string]string{
+		`rpc error: code = NotFound desc = failed to resolve reference "` + image + `": ` + image + `: not found`: "not found",
+		`failed to pull and unpack image "` + image + `": no match for platform in manifest: not found`:           "no match for platform in manifest: not found",
+		`failed to resolve reference "` + image + `": failed to do request: connection refused`:                   "failed to do request: connection refused",
+		`back-off pulling image "` + image + `"`:                                                                  `back-off pulling image "` + image + `"`,
+		"the registry is away":                                                                                    "the registry is away",
+	} {
+		if got := lastCause(chain, image); got != want {
+			t.Errorf("of %q it is %q, want %q", chain, got, want)
+		}
+	}
+}

@@ -153,7 +153,7 @@ func (w *world) strandLocked(path string, pod *corev1.Pod) {
 	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionTrue}}
 	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
 		Name:  pod.Spec.Containers[0].Name,
-		State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "rpc error: code = NotFound desc = Not held here\nand more"}},
+		State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "pulling " + w.lacking + ": Not held here\nand more"}},
 	}}
 	w.putLocked("MODIFIED", path, unstruct(pod))
 }

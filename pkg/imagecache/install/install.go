@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -146,9 +147,25 @@ func (c *Cache) awaitReady(ctx context.Context, tell func(string)) error {
 		return false, nil
 	})
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("the cache isn't ready on every node after %s: %s", patience, c.trouble(ctx))
+		return &notReadyError{c.trouble(ctx)}
 	}
 	return err
+}
+
+// notReadyError says that a node's cache isn't ready.
+type notReadyError struct{ why string }
+
+// Error says what keeps it from that.
+func (e *notReadyError) Error() string {
+	return fmt.Sprintf("the cache isn't ready on every node after %s: %s", patience, e.why)
+}
+
+// Hint is the way out.
+func (e *notReadyError) Hint() string {
+	if strings.Contains(e.why, "ImagePull") || strings.Contains(e.why, "ErrImage") {
+		return "--load brings the image to the nodes of a local cluster; --image names it in another registry"
+	}
+	return "see kubectl describe pods --namespace " + Namespace
 }
 
 // trouble is what keeps a node's cache from being ready.
@@ -164,7 +181,7 @@ func (c *Cache) trouble(ctx context.Context) string {
 			}
 		}
 	}
-	return "see kubectl get pods --namespace " + Namespace
+	return "its containers are not ready"
 }
 
 // Disable takes the cache away, and waits until nothing of it is left.

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -164,5 +165,64 @@ func TestSecretIsRenewed(t *testing.T) {
 	const begin = "BEGIN CERTIFICATE"
 	if n := strings.Count(string(third.Data["ca.crt"]), begin); n != 2 {
 		t.Errorf("%d authorities are trusted", n)
+	}
+}
+
+// Enable gives up in the end, and says which node's cache isn't ready and why.
+func TestEnableGivesUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		client := fake.NewClientset(&corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "cache-1", Namespace: Namespace},
+			Spec:       corev1.PodSpec{NodeName: "n1"},
+			Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
+				State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "unauthorized"}},
+			}}},
+		})
+		err := New(client, nil).Enable(t.Context(), Options{Image: "r.example/cache:1"}, func(string) {})
+		var hinted interface{ Hint() string }
+		if err == nil || !strings.HasSuffix(err.Error(), "after 3m0s: node n1: ErrImagePull unauthorized") || !errors.As(err, &hinted) {
+			t.Fatalf("error is %v", err)
+		}
+		if !strings.HasPrefix(hinted.Hint(), "--load ") {
+			t.Errorf("the hint is %q", hinted.Hint())
+		}
+	})
+}
+
+// A cache that isn't ready on every node isn't counted on.
+func TestLookupInACacheThatIsNotReady(t *testing.T) {
+	t.Parallel()
+	c, client := ready()
+	set, err := client.AppsV1().DaemonSets(Namespace).Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set.Status.DesiredNumberScheduled = 3
+	if _, err := client.AppsV1().DaemonSets(Namespace).UpdateStatus(t.Context(), set, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Lookup(t.Context(), "docker.io/shop/agent:1"); err == nil || err.Error() != "the image cache is ready on 1 of 3 nodes" {
+		t.Errorf("error is %v", err)
+	}
+}
+
+// The image is loaded into the nodes before anything needs it; if that fails,
+// nothing is installed.
+func TestEnableLoadsFirst(t *testing.T) {
+	t.Parallel()
+	client := fake.NewClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
+	failed := errors.New("no such container")
+	err := New(client, nil).Enable(t.Context(), Options{Load: func(_ context.Context, nodes []corev1.Node, _ func(string)) error {
+		if len(nodes) != 1 || nodes[0].Name != "n1" {
+			t.Errorf("it loads into %v", nodes)
+		}
+		return failed
+	}}, func(string) {})
+	if !errors.Is(err, failed) {
+		t.Errorf("error is %v", err)
+	}
+	if _, err := client.CoreV1().Namespaces().Get(t.Context(), Namespace, metav1.GetOptions{}); err == nil {
+		t.Error("it was installed all the same")
 	}
 }
