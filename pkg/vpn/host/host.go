@@ -23,6 +23,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -30,6 +31,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/telepresence/telepresence/pkg/vpn/tun"
 )
@@ -158,19 +161,14 @@ func (h *Host) Close() error {
 			errs = append(errs, err)
 		}
 	}
-	reached, lost := h.conn != nil, false
+	reached := h.conn != nil
 	if reached {
-		select {
-		case <-h.lost:
-			lost = true
-		default:
-		}
-		errs = append(errs, h.finish(lost))
+		errs = append(errs, h.finish())
 		h.conn = nil
 	}
 	if h.helper != nil {
-		// What it has told, or why it was lost, is known already.
-		if err := h.helper.end(reached); err != nil && !lost && errors.Join(errs...) == nil {
+		// Of one that has reached us, all is known that is to be told.
+		if err := h.helper.end(reached); err != nil && !reached {
 			errs = append(errs, err)
 		}
 		h.helper = nil
@@ -179,20 +177,22 @@ func (h *Host) Close() error {
 }
 
 // finish asks the helper to end and hears how that went.
-func (h *Host) finish(lost bool) error {
+func (h *Host) finish() error {
 	defer h.hearing.Wait()
 	defer h.conn.Close()
-	if lost { // there is nobody to be asked
-		return repairAsRoot()
-	}
-	if err := errors.Join(h.conn.CloseWrite(), h.conn.SetReadDeadline(time.Now().Add(undoWithin))); err != nil {
+	err := errors.Join(h.conn.CloseWrite(), h.conn.SetReadDeadline(time.Now().Add(undoWithin)))
+	if err != nil && !errors.Is(err, unix.ENOTCONN) { // which is one that was killed
 		return fmt.Errorf("ending the helper: %w", err)
 	}
 	<-h.lost
-	if h.last == nil {
+	switch {
+	case h.last == nil:
 		return nil
+	case errors.Is(h.last, io.EOF), errors.Is(h.last, unix.ECONNRESET): // killed as it ended: that is its guard's
+		return repairAsRoot()
+	default:
+		return errors.Join(fmt.Errorf("ending the helper: %w", h.last), repairAsRoot())
 	}
-	return errors.Join(fmt.Errorf("ending the helper: %w", h.last), repairAsRoot())
 }
 
 // repairAsRoot does what the next session would do, if we may: the guard may

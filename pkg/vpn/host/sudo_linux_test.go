@@ -27,7 +27,7 @@ var sudoFiles = map[string]string{
 	"shadow":        "root:*:19000::::::\nada:$5$xhT21BHTCEPq9zHG$9KSWPrBE6wLKBKqKN4RLY7R9EeXtwVt451GKpyTIdx9:19000::::::\n",
 	"nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files\n",
 	"hosts":         "127.0.0.1 localhost\n",
-	"sudoers":       "Defaults use_pty\nDefaults lecture=never\nada ALL=(ALL) ALL\n",
+	"sudoers":       "Defaults use_pty\nDefaults lecture=never\nDefaults env_keep+=GORACE\nada ALL=(ALL) ALL\n",
 	"pam.d/sudo":    "auth required pam_unix.so nodelay\naccount required pam_unix.so\nsession required pam_permit.so\n",
 }
 
@@ -76,7 +76,7 @@ type adas struct {
 func adaStarts(t *testing.T, binary string) *adas {
 	t.Helper()
 	a := &adas{t: t, cmd: exec.Command(binary, driverRole)}
-	a.cmd.Dir, a.cmd.Env = "/", []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR=" + adasTemp, "TERM=dumb"}
+	a.cmd.Dir, a.cmd.Env = "/", []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR=" + adasTemp, "TERM=dumb", "GORACE=" + os.Getenv("GORACE")}
 	// The terminal is hers, as a login gives it.
 	attr := &syscall.SysProcAttr{Setsid: true, Setctty: true, Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}
 	var err error

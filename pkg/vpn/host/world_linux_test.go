@@ -107,7 +107,8 @@ func alone(t *testing.T) bool {
 	}
 	_ = probe.Close()
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.count=1")
-	cmd.Env = append(os.Environ(), inWorld+"=1")
+	// The race detector waits for a second at each process's end, unless it is told.
+	cmd.Env = append(os.Environ(), inWorld+"=1", "GORACE=atexit_sleep_ms=0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL,
 	}
