@@ -1,4 +1,4 @@
-// Typecheck finds what a compiler for another system would refuse, in seconds
+// Command typecheck finds what a compiler for another system would refuse, in seconds
 // instead of minutes: of this module's packages everything, of all others only
 // what they declare.
 //
