@@ -3,10 +3,11 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -57,31 +58,24 @@ func connectAgent(t *testing.T, version string) *proxy.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, text, _ := net.SplitHostPort(free.Addr().String())
-	port, err := strconv.ParseUint(text, 10, 16)
-	if err = errors.Join(err, free.Close()); err != nil {
-		t.Fatal(err)
-	}
+	port := freePort(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		_ = proxy.Serve(ctx, proxy.ServerConfig{ // the client sees what is wrong
-			Port: uint16(port), HostKey: keys.HostKey, ClientPublic: keys.ClientPublic, Token: keys.Token,
+			Port: port, HostKey: keys.HostKey, ClientPublic: keys.ClientPublic, Token: keys.Token,
 			Grace: time.Minute, Drain: time.Millisecond, Version: version,
 		})
 	})
 	t.Cleanup(serving.Wait)
 	t.Cleanup(cancel)
 	client, err := proxy.Connect(t.Context(), proxy.ClientConfig{Keys: keys, Dial: func(ctx context.Context) (net.Conn, error) {
-		for {
-			conn, err := new(net.Dialer).DialContext(ctx, "tcp", free.Addr().String())
+		for { // the agent may not listen yet
+			conn, err := new(net.Dialer).DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 			if err == nil || ctx.Err() != nil {
 				return conn, err
 			}
+			time.Sleep(time.Millisecond)
 		}
 	}})
 	if err != nil {
@@ -89,6 +83,21 @@ func connectAgent(t *testing.T, version string) *proxy.Client {
 	}
 	t.Cleanup(func() { _ = client.Close() })
 	return client
+}
+
+// freePort is a port that nobody listens on, and that the kernel gives to nobody
+// of itself: a dial to one that it might give can end at itself.
+func freePort(t *testing.T) uint16 {
+	t.Helper()
+	for range 100 {
+		port := uint16(20_000 + rand.IntN(12_000))
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			_ = l.Close()
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
 }
 
 // TestVersionError checks that whoever is too old is told to be upgraded. The
