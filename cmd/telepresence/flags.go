@@ -130,7 +130,7 @@ func trafficFlags() []flagRow {
 			usage: "let port CPORT in the container reach port HPORT here, for a debugger",
 			bind:  func(s *settings) *value { return exposeValue(&s.ContainerToHost) }},
 		{name: "local-cluster", group: groupTraffic, config: true, def: "found out",
-			usage: "expect that the cluster resolves names through this machine",
+			usage: "expect that the cluster resolves names through this machine, and ask elsewhere at once what it sends back",
 			bind:  func(s *settings) *value { return switchValue(&s.LocalCluster) }},
 	}
 }

@@ -43,7 +43,9 @@ func (m *onMachine) open(ctx context.Context, in furniture) (room, error) {
 	if r.Host, err = host.Start(ctx, config); err != nil {
 		return nil, err
 	}
-	r.domains, r.search, r.ranges = config.Domains, config.Search, config.Routes
+	zones, _ := clusterDomains(resolver.ParseResolvConf(in.resolv).Search)
+	r.domains, r.foreign = config.Domains[:len(zones)], config.Domains[len(zones):]
+	r.search, r.ranges, r.returns = config.Search, config.Routes, o.LocalCluster
 	r.process, err = process.Start(ctx, process.Config{
 		Command: in.command, Env: over(o.Environ, in.variables),
 		Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Log: o.Log,
@@ -157,7 +159,9 @@ type machineRoom struct {
 	*host.Host
 	process   *process.Process
 	stopWatch func()
-	domains   []string
+	domains   []string // the cluster's
+	foreign   []string // of --also-proxy
+	returns   bool     // --local-cluster
 	search    []string
 	ranges    []netip.Prefix
 }
@@ -174,17 +178,20 @@ func (r *machineRoom) watch(ctx context.Context) error {
 
 // names has the machine's queries answered: those for the cluster's names inside.
 func (r *machineRoom) names(inside *resolver.Resolver) resolver.Exchange {
+	in := resolver.Inside{
+		Domains: r.domains, Foreign: r.foreign, Ranges: r.ranges, Search: r.search,
+		Knows: inside.Knows, Answer: inside.Answer, Returns: r.returns,
+	}
 	before := r.Nameservers()
-	if len(before) == 0 {
-		return inside.Answer // the machine's resolver sends nothing else
+	if len(before) == 0 { // the machine's resolver sends nothing else, and can't be asked from here
+		in.Search, in.Again = nil, resolver.Nowhere
+		return resolver.Split(in, inside.Answer)
 	}
 	servers := make([]netip.AddrPort, len(before))
 	for i, a := range before {
 		servers[i] = netip.AddrPortFrom(a, 53)
 	}
-	return resolver.Split(resolver.Inside{
-		Domains: r.domains, Ranges: r.ranges, Search: r.search, Knows: inside.Knows, Answer: inside.Answer,
-	}, resolver.Nameservers(servers))
+	return resolver.Split(in, resolver.Nameservers(servers))
 }
 
 // Dial connects to the machine's localhost.

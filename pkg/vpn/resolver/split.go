@@ -21,10 +21,13 @@ const shortWithin = 300 * time.Millisecond
 // Inside is what is the cluster's.
 type Inside struct {
 	Domains []string
+	Foreign []string               // more such domains, whose names the cluster has from elsewhere
 	Ranges  []netip.Prefix         // of its addresses, for reverse names
 	Search  []string               // of the pod's search list, what lies in the domains
 	Knows   func(name string) bool // whether the pod's hosts file has a name; may be nil
 	Answer  Exchange
+	Again   Exchange // who is asked what the cluster sends back here; nil: outside
+	Returns bool     // the cluster is known to resolve through this machine
 }
 
 // Split has a query answered inside where its name lies in one of the domains,
@@ -33,14 +36,24 @@ type Inside struct {
 // what is inside, but for names that a pod would complete: those are asked inside
 // for a moment, and outside only where they aren't the cluster's.
 func Split(in Inside, outside Exchange) Exchange {
+	elsewhere := &comingBack{inside: in.Answer, outside: outside, patience: shortWithin, underWay: map[string]*asked{}}
+	if in.Again != nil {
+		elsewhere.outside = in.Again
+	}
+	if in.Returns {
+		elsewhere.patience = 0
+	}
 	return func(ctx context.Context, query []byte) ([]byte, error) {
 		var m dns.Msg
 		if m.Unpack(query) != nil || len(m.Question) != 1 {
 			return outside(ctx, query)
 		}
 		name := m.Question[0].Name
-		if within(name, in.Domains, in.Ranges) || in.Knows != nil && in.Knows(name) {
+		if within(name, in.Domains, nil) || in.Knows != nil && in.Knows(name) {
 			return in.Answer(ctx, query)
+		}
+		if within(name, in.Foreign, in.Ranges) {
+			return elsewhere.exchange(ctx, query)
 		}
 		if whole, ok := in.complete(name); ok {
 			ctx, cancel := context.WithTimeout(ctx, shortWithin)
