@@ -70,12 +70,13 @@ func connectAgent(t *testing.T, version string) *proxy.Client {
 	t.Cleanup(serving.Wait)
 	t.Cleanup(cancel)
 	client, err := proxy.Connect(t.Context(), proxy.ClientConfig{Keys: keys, Dial: func(ctx context.Context) (net.Conn, error) {
-		for { // the agent may not listen yet
+		again := time.NewTicker(time.Millisecond)
+		defer again.Stop()
+		for ; ; <-again.C { // the agent may not listen yet
 			conn, err := new(net.Dialer).DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 			if err == nil || ctx.Err() != nil {
 				return conn, err
 			}
-			time.Sleep(time.Millisecond)
 		}
 	}})
 	if err != nil {
