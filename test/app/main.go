@@ -22,7 +22,7 @@ const usage = `usage:
   app udp HOST:PORT TEXT
   app lookup NAME…            print the addresses of names, sorted
   app cat FILE…               print files: the image has no program that does
-  app read FOLDER             read all files below it, and print how many there are and how long that took
+  app read FOLDER…            read all files below each, and print how many there are and how long that took
   app terminal                print the terminal's size whenever it changes, what is typed, and the signal that ends it, with
                               status 3
   app exit STATUS             end with that status
@@ -78,8 +78,8 @@ func dispatch(ctx context.Context, args []string) error {
 		return lookup(ctx, args)
 	case command == "cat" && len(args) > 0:
 		return cat(args)
-	case command == "read" && len(args) == 1:
-		return read(args[0])
+	case command == "read" && len(args) > 0:
+		return read(args)
 	case command == "terminal" && len(args) == 0:
 		return watchTerminal()
 	case command == "exit" && len(args) == 1:

@@ -44,19 +44,24 @@ func cat(files []string) error {
 	return nil
 }
 
-// read reads what is below a folder.
-func read(folder string) error {
-	began, files, bytes := time.Now(), 0, 0
-	err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
+// read reads what is below folders.
+func read(folders []string) error {
+	for _, folder := range folders {
+		began, files, bytes := time.Now(), 0, 0
+		err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			content, err := os.ReadFile(path)
+			files, bytes = files+1, bytes+len(content)
+			return err
+		})
+		if err != nil {
 			return err
 		}
-		content, err := os.ReadFile(path)
-		files, bytes = files+1, bytes+len(content)
-		return err
-	})
-	fmt.Printf("%d files, %d bytes, %d us\n", files, bytes, time.Since(began).Microseconds())
-	return err
+		fmt.Printf("%d files, %d bytes, %d us\n", files, bytes, time.Since(began).Microseconds())
+	}
+	return nil
 }
 
 func fetch(ctx context.Context, client *http.Client, url string) ([]byte, error) {
