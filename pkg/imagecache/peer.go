@@ -35,6 +35,8 @@ const (
 func PeerHandler(n *Node, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+chunkPath, func(w http.ResponseWriter, r *http.Request) {
+		// As long to find the chunk as to send it: a node without power doesn't hang up.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2 * n.cfg.Times.Chunk))
 		repo, c, err := parseChunkPath(strings.TrimPrefix(r.URL.Path, chunkPath))
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
