@@ -19,8 +19,13 @@ func TestTryChangesNothing(t *testing.T) {
 		originalsFirst bool
 		want           string // "" where the session may go on
 	}{
-		"all is well":        {},
-		"a policy":           {method: http.MethodPost, status: 403, message: denied, want: "making the proxy pod: not allowed: ValidatingAdmissionPolicy 'ours'"},
+		"all is well": {},
+		"a policy":    {method: http.MethodPost, status: 422, message: denied, want: "making the proxy pod: not allowed: ValidatingAdmissionPolicy 'ours'"},
+		"a policy on scaling": {
+			method: http.MethodPatch, status: 422, originalsFirst: true,
+			message: `deployments.apps "web" is forbidden: ValidatingAdmissionPolicy 'ours' with binding 'ours' denied request: hands off`,
+			want:    "scaling deployment/web to 0: not allowed: ValidatingAdmissionPolicy 'ours'",
+		},
 		"a full quota":       {method: http.MethodPost, status: 403, message: full, want: `making the proxy pod: quota "few" leaves no room`},
 		"a quota to be free": {method: http.MethodPost, status: 403, message: full, originalsFirst: true},
 		"a webhook with side effects": {

@@ -52,7 +52,7 @@ func (c *Cluster) explain(doing string, err error) error {
 
 func (c *Cluster) sentence(err error) (what, hint string) {
 	switch {
-	case apierrors.IsForbidden(err):
+	case apierrors.IsForbidden(err), denied(err):
 		return forbidden(err)
 	case apierrors.IsUnauthorized(err):
 		return fmt.Sprintf("the cluster does not accept the credentials of context %q", c.context), "log in to the cluster again"
@@ -78,6 +78,11 @@ var (
 	cannot    = regexp.MustCompile(`User "([^"]*)" cannot (\w+) resource "([^"]*)" in API group "([^"]*)"(?: in the namespace "([^"]*)"| at the cluster scope)?`)
 	overQuota = regexp.MustCompile(`exceeded quota: ([^,]+), requested: (.+), used: (.+), limited: (.+)$`)
 )
+
+// denied says whether an admission policy forbids it: the server gives such an answer the status of an object that is invalid.
+func denied(err error) bool {
+	return apierrors.IsInvalid(err) && strings.Contains(err.Error(), " is forbidden: ")
+}
 
 // forbidden tells a missing right from the admission plugins that answer with the same status.
 func forbidden(err error) (what, hint string) {
