@@ -138,6 +138,8 @@ func makeWorld(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// What those leave there who are killed goes with the world.
+	t.Setenv("TMPDIR", "/run")
 	out, err := tun.OpenFile("out%d", tun.DefaultMTU)
 	if err != nil {
 		t.Fatal(err)
