@@ -12,6 +12,7 @@ import (
 
 	"github.com/telepresence/telepresence/pkg/dockerrun"
 	"github.com/telepresence/telepresence/pkg/k8s"
+	"github.com/telepresence/telepresence/pkg/session"
 )
 
 func (p *program) newLeaveCmd() *cobra.Command {
@@ -90,11 +91,11 @@ func (p *program) leave(ctx context.Context, c cluster, s k8s.Session) error {
 // sweepPatience is how long docker has for what a session has left in it.
 const sweepPatience = 20 * time.Second
 
-// sweepDocker removes what this machine's sessions with --docker-run have left
-// that were killed: files here, and containers, of which there are none where
-// there is no docker.
-func (p *program) sweepDocker(ctx context.Context) {
-	if err := dockerrun.SweepFiles(); err != nil {
+// sweepKilled removes what this machine's sessions have left that were killed:
+// mounts and files here, and containers, of which there are none where there is
+// no docker.
+func (p *program) sweepKilled(ctx context.Context) {
+	if err := errors.Join(session.SweepFiles(), dockerrun.SweepFiles()); err != nil {
 		p.ui.Warn(err.Error())
 	}
 	ctx, cancel := context.WithTimeout(ctx, sweepPatience)

@@ -30,7 +30,7 @@ type program struct {
 	connect        func(k8s.Config) (cluster, error)
 	connectCache   func(k8s.Config) (imageCache, error)
 	currentContext func() string
-	sweep          func(context.Context) // what killed sessions have left in docker
+	sweep          func(context.Context) // what killed sessions have left here and in docker
 }
 
 // newProgram makes a call of the command ready.
@@ -39,7 +39,7 @@ func newProgram(name string, s streams, environ []string) *program {
 		name: name, streams: s, environ: environ, ui: newTUI(s.out, s.err),
 		rows: flagTable(), runSession: session.Run, connect: connectCluster, connectCache: connectCache, currentContext: currentContext,
 	}
-	p.sweep = p.sweepDocker
+	p.sweep = p.sweepKilled
 	return p
 }
 

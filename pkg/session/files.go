@@ -26,6 +26,15 @@ const rootPattern = "telepresence-files-*"
 // path is where a file of the pod's is here.
 func (f *podFiles) path(inPod string) string { return filepath.Join(f.root, inPod) }
 
+// SweepFiles takes away where the pod's files were on this machine in this user's
+// sessions that were killed.
+func SweepFiles() error {
+	if err := mount.Sweep(filepath.Join(os.TempDir(), rootPattern)); err != nil {
+		return fmt.Errorf("taking away the mounts of sessions that were killed: %w", err)
+	}
+	return nil
+}
+
 // mountFiles makes the pod's files appear on this machine: all of them by FUSE,
 // or the volumes alone as copies, where there is none.
 func (s *session) mountFiles(ctx context.Context) error {
@@ -34,8 +43,8 @@ func (s *session) mountFiles(ctx context.Context) error {
 	}
 	f := &podFiles{root: s.o.Mount.Path}
 	if f.root == "" {
-		if err := mount.Sweep(filepath.Join(os.TempDir(), rootPattern)); err != nil {
-			s.o.Log.Info("taking away the mounts of sessions that were killed", "err", err)
+		if err := SweepFiles(); err != nil {
+			s.o.Log.Info(err.Error())
 		}
 		root, err := os.MkdirTemp("", rootPattern)
 		if err != nil {
