@@ -27,7 +27,8 @@ type Config struct {
 // Times bound the waits. Zero fields take the default.
 type Times struct {
 	// Start is how long a peer may take to take a question before the next is
-	// asked beside it. Default 500 ms.
+	// asked beside it: connecting takes some turns, on links that are full as all
+	// pull at once. Default 1.5 s.
 	Start time.Duration
 	// Work is how long it may then take until the next is asked: an owner may
 	// have to fetch from the origin first. Default 4 s.
@@ -49,7 +50,7 @@ func (t Times) withDefaults() Times {
 			*d = to
 		}
 	}
-	set(&t.Start, 500*time.Millisecond)
+	set(&t.Start, 1500*time.Millisecond)
 	set(&t.Work, 4*time.Second)
 	set(&t.Send, 1500*time.Millisecond)
 	set(&t.Chunk, 30*time.Second)
