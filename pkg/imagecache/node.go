@@ -287,14 +287,20 @@ func (n *Node) fromHome(ctx context.Context, repo string, c Chunk) (Answer, bool
 	return Answer{}, false
 }
 
-// fromHolders asks all peers, in the chunk's order, for what they have.
+// fromHolders asks all peers, in the chunk's order, for what they have; those that
+// are shunned too, behind the others: they may be the only ones.
 func (n *Node) fromHolders(ctx context.Context, repo string, c Chunk) (Answer, error) {
 	peers := n.cfg.Peers()
 	err := ErrNotHeld
+	var order, last []string
 	for _, name := range Owners(c, names(peers)) {
 		if n.isShunned(name) {
-			continue
+			last = append(last, name)
+		} else {
+			order = append(order, name)
 		}
+	}
+	for _, name := range append(order, last...) {
 		var a Answer
 		if a, err = peers[name].Chunk(ctx, repo, c, true, func(Stage) {}); err == nil {
 			n.fromPeers.Add(int64(len(a.Data)))

@@ -263,6 +263,21 @@ func TestPushedComesFromItsHome(t *testing.T) {
 	}
 }
 
+// A peer that is shunned is asked all the same where nobody else has it.
+func TestOnlyHolderIsShunned(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, 8, patient)
+	d, blob := m.origin.add(3 * ChunkSize)
+	if err := m.nodes[2].cfg.Store.Put(d, bytes.NewReader(blob)); err != nil {
+		t.Fatal(err)
+	}
+	m.origin.gone = true
+	for _, n := range m.nodes {
+		n.shun("node2", true, errDigest)
+	}
+	m.pullAll(t, d, blob)
+}
+
 func nodeNamesOf(m *mesh) []string {
 	var names []string
 	for _, n := range m.nodes {
