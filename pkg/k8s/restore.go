@@ -236,8 +236,7 @@ func (c *Cluster) detach(ctx context.Context, record undo.Record) error {
 		if err := c.awaitUnserved(ctx, pod.Labels, []string{pod.Name}); err != nil {
 			return err
 		}
-		// kube-proxy follows a second later at most (its minSyncPeriod).
-		if err := pause(ctx, time.Second); err != nil {
+		if err := pause(ctx, nodesFollow); err != nil {
 			return err
 		}
 	}
