@@ -81,12 +81,22 @@ func (c *Cluster) awaitServed(ctx context.Context, podLabels map[string]string, 
 	return ctx.Err()
 }
 
-// awaitUnserved waits until no service that selects pods with the labels counts on any of the named pods, for a few seconds at most.
+// nodesFollow is how much later than the endpoints the nodes' rules are, at most: kube-proxy's minSyncPeriod.
+const nodesFollow = time.Second
+
+// awaitUnserved waits until no service that selects pods with the labels counts on any of the named pods, for a few seconds at most, and
+// until the nodes know that.
 func (c *Cluster) awaitUnserved(ctx context.Context, podLabels map[string]string, names []string) error {
 	bounded, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	services := false
 	_ = poll(bounded, func() (bool, error) {
-		return !slices.ContainsFunc(names, c.serving(bounded, podLabels).anywhere), nil
+		now := c.serving(bounded, podLabels)
+		services = services || now != nil
+		return !slices.ContainsFunc(names, now.anywhere), nil
 	})
-	return ctx.Err()
+	if !services {
+		return ctx.Err()
+	}
+	return pause(ctx, nodesFollow)
 }

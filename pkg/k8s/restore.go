@@ -236,9 +236,6 @@ func (c *Cluster) detach(ctx context.Context, record undo.Record) error {
 		if err := c.awaitUnserved(ctx, pod.Labels, []string{pod.Name}); err != nil {
 			return err
 		}
-		if err := pause(ctx, nodesFollow); err != nil {
-			return err
-		}
 	}
 	return nil
 }

@@ -26,9 +26,6 @@ import (
 //  3. StartProxy  the proxy pod, until its agent runs
 //  4. TakeOver    when the proxy is ready: the originals go
 
-// nodesFollow is how much later than the endpoints the nodes' rules are, at most: kube-proxy's minSyncPeriod.
-const nodesFollow = time.Second
-
 // renewEvery is how often a session says that it is alive; four times in a lease.
 const renewEvery = 15 * time.Second
 
@@ -216,10 +213,7 @@ func (c *Cluster) TakeOver(ctx context.Context, p *plan.Plan, tell Tell) error {
 	if err := c.awaitStopped(ctx, p, tell); err != nil {
 		return err
 	}
-	if err := c.awaitUnserved(ctx, p.Pod.Labels, namesOf(originals)); err != nil {
-		return err
-	}
-	return pause(ctx, nodesFollow)
+	return c.awaitUnserved(ctx, p.Pod.Labels, namesOf(originals))
 }
 
 // scale scales the workload to what the plan leaves of it, unless somebody has scaled it meanwhile; with dryRun, asks whether it may.
