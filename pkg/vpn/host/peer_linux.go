@@ -1,37 +1,12 @@
 package host
 
-import (
-	"fmt"
-	"net"
-	"os"
-	"syscall"
+import "golang.org/x/sys/unix"
 
-	"golang.org/x/sys/unix"
-)
-
-// peerUID is whose process is at the other end (SO_PEERCRED, unix(7)).
-func peerUID(conn *net.UnixConn) (int, error) {
-	raw, err := conn.SyscallConn()
+// peerOf is the user at a unix socket's other end (SO_PEERCRED, unix(7)).
+func peerOf(fd int) (uint32, error) {
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
-		return -1, fmt.Errorf("asking who is at the other end: %w", err)
+		return 0, err
 	}
-	var cred *unix.Ucred
-	var credErr error
-	err = raw.Control(func(fd uintptr) { cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err == nil {
-		err = credErr
-	}
-	if err != nil {
-		return -1, fmt.Errorf("asking who is at the other end: %w", err)
-	}
-	return int(cred.Uid), nil
-}
-
-// ownerOf is whose a file is.
-func ownerOf(at os.FileInfo) (int, bool) {
-	stat, ok := at.Sys().(*syscall.Stat_t)
-	if !ok {
-		return 0, false
-	}
-	return int(stat.Uid), true
+	return cred.Uid, nil
 }
