@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/telepresence/telepresence/test/wait"
 )
 
 func copying(t *testing.T, p *pod, change func(*CopyConfig), volumes ...string) (*Copier, string) {
@@ -63,7 +65,7 @@ func TestCopy(t *testing.T) {
 	if err := os.RemoveAll(vol + "/sub"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the changes are here", func() bool {
+	wait.Until(t, patience, "the changes are here", func() bool {
 		a, errA := os.ReadFile(local + "/a")
 		n, errN := os.ReadFile(local + "/new/c")
 		_, errSub := os.Stat(local + "/sub")
@@ -73,7 +75,7 @@ func TestCopy(t *testing.T) {
 	if err := errors.Join(os.RemoveAll(vol+"/new"), os.WriteFile(vol+"/new", []byte("now a file"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a directory became a file", func() bool {
+	wait.Until(t, patience, "a directory became a file", func() bool {
 		data, err := os.ReadFile(local + "/new")
 		return err == nil && string(data) == "now a file"
 	})
@@ -100,10 +102,10 @@ func TestCopyConfigMap(t *testing.T) {
 	if err := os.RemoveAll(vol + "/..1"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the second version is here", func() bool {
+	wait.Until(t, patience, "the second version is here", func() bool {
 		return read(t, local+"/key") == "value 2" // never missing
 	})
-	eventually(t, "the first version is gone", func() bool {
+	wait.Until(t, patience, "the first version is gone", func() bool {
 		_, err := os.Stat(local + "/..1")
 		return errors.Is(err, fs.ErrNotExist)
 	})
@@ -134,7 +136,7 @@ func TestCopyBrokenSession(t *testing.T) {
 	_, target := copying(t, p, nil, vol)
 	p.cut()
 	write(t, vol+"/f", "afterwards")
-	eventually(t, "the change is here", func() bool { return read(t, filepath.Join(target, vol, "f")) == "afterwards" })
+	wait.Until(t, patience, "the change is here", func() bool { return read(t, filepath.Join(target, vol, "f")) == "afterwards" })
 }
 
 func TestCopyThen(t *testing.T) {
@@ -155,5 +157,5 @@ func TestCopyThen(t *testing.T) {
 		t.Errorf("Then saw %v, and returns %v", last.Load(), err)
 	}
 	write(t, vol+"/f", "afterwards")
-	eventually(t, "the change is handed on", func() bool { return last.Load() == "afterwards" })
+	wait.Until(t, patience, "the change is handed on", func() bool { return last.Load() == "afterwards" })
 }

@@ -14,25 +14,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/telepresence/telepresence/test/wait"
 )
 
 // patience is how long a test waits for what must happen.
 const patience = 60 * time.Second
-
-// eventually waits until ok.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	ticker := time.NewTicker(20 * time.Millisecond)
-	defer ticker.Stop()
-	deadline := time.After(patience)
-	for !ok() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatalf("still not so: %s", what)
-		}
-	}
-}
 
 func write(t testing.TB, path, text string) {
 	t.Helper()
@@ -238,7 +225,7 @@ func TestConfigMap(t *testing.T) {
 	if err := os.Symlink("..data/key", dir+"/key"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the first version is there", func() bool {
+	wait.Until(t, patience, "the first version is there", func() bool {
 		data, err := os.ReadFile(local + "/key")
 		return err == nil && string(data) == "value 1"
 	})
@@ -246,7 +233,7 @@ func TestConfigMap(t *testing.T) {
 	if err := os.RemoveAll(dir + "/..1"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the second version is there", func() bool {
+	wait.Until(t, patience, "the second version is there", func() bool {
 		data, err := os.ReadFile(local + "/key")
 		return err == nil && string(data) == "value 2"
 	})
@@ -261,7 +248,7 @@ func TestSameSecond(t *testing.T) {
 	for i := range 4 {
 		want := fmt.Sprintf("version %d", i)
 		write(t, dir+"/f", want)
-		eventually(t, want, func() bool {
+		wait.Until(t, patience, want, func() bool {
 			data, err := os.ReadFile(local + "/f")
 			return err == nil && string(data) == want
 		})
@@ -293,7 +280,7 @@ func TestStall(t *testing.T) {
 		t.Errorf("while stalled: %v", err)
 	}
 	p.resume()
-	eventually(t, "the file can be read again", func() bool {
+	wait.Until(t, patience, "the file can be read again", func() bool {
 		data, err := os.ReadFile(local + "/f")
 		return err == nil && string(data) == "x"
 	})
@@ -313,7 +300,7 @@ func TestStallKilled(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Skip(err)
 	}
-	eventually(t, "the process waits", func() bool {
+	wait.Until(t, patience, "the process waits", func() bool {
 		state, err := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", cmd.Process.Pid))
 		return err == nil && bytes.Contains(state, []byte("fuse")) || err == nil && string(state) != "0" && len(state) > 0
 	})
@@ -351,7 +338,7 @@ func TestBrokenSession(t *testing.T) {
 	}
 	defer f.Close()
 	p.cut()
-	eventually(t, "the open file can be written", func() bool {
+	wait.Until(t, patience, "the open file can be written", func() bool {
 		_, err := f.WriteAt([]byte("y"), 0)
 		return err == nil && f.Sync() == nil
 	})

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/telepresence/telepresence/test/wait"
 )
 
 // driverRole makes the test's binary run a command as telepresence would, and
@@ -65,21 +67,6 @@ func drive(args []string) int {
 // patience is how long a test waits for what must happen.
 const patience = 60 * time.Second
 
-// eventually waits until cond holds.
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("still not: %s", what)
-		}
-	}
-}
-
 // alive says whether a process runs.
 func alive(pid int) bool {
 	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
@@ -97,7 +84,7 @@ func alive(pid int) bool {
 func pidFile(t *testing.T, path string) int {
 	t.Helper()
 	var pid int
-	eventually(t, path+" holds a process id", func() bool {
+	wait.Until(t, patience, path+" holds a process id", func() bool {
 		b, err := os.ReadFile(path)
 		if err != nil || !strings.HasSuffix(string(b), "\n") {
 			return false

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/telepresence/telepresence/test/wait"
 )
 
 func TestExitStatus(t *testing.T) {
@@ -207,11 +209,11 @@ func TestNothingOutlivesUs(t *testing.T) {
 		if err := d.Start(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the keeper runs", func() bool { return strings.HasSuffix(text(), "\n") })
+		wait.Until(t, patience, "the keeper runs", func() bool { return strings.HasSuffix(text(), "\n") })
 		keeper := strings.TrimSpace(strings.TrimPrefix(text(), "keeper "))
 		_ = d.Process.Kill()
 		_ = d.Wait()
-		eventually(t, "the keeper is gone", func() bool {
+		wait.Until(t, patience, "the keeper is gone", func() bool {
 			_, err := os.Stat("/proc/" + keeper)
 			return err != nil
 		})
@@ -228,7 +230,7 @@ func TestNothingOutlivesUs(t *testing.T) {
 		process, child := pidFile(t, filepath.Join(dir, "process")), pidFile(t, filepath.Join(dir, "child"))
 		_ = d.Process.Kill()
 		_ = d.Wait()
-		eventually(t, "process and child are gone", func() bool { return !alive(process) && !alive(child) })
+		wait.Until(t, patience, "process and child are gone", func() bool { return !alive(process) && !alive(child) })
 	})
 }
 
@@ -243,5 +245,5 @@ func TestLosingTheKeeper(t *testing.T) {
 	if _, err := p.Wait(); err == nil || !strings.Contains(err.Error(), "keeper of the process was lost") {
 		t.Error("got", err)
 	}
-	eventually(t, "the process is gone", func() bool { return !alive(pid) })
+	wait.Until(t, patience, "the process is gone", func() bool { return !alive(pid) })
 }

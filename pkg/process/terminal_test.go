@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/creack/pty"
+
+	"github.com/telepresence/telepresence/test/wait"
 )
 
 // console is a terminal on which an interactive bash runs; $DRIVER runs a
@@ -87,7 +89,7 @@ func (c *console) enter(line string) { c.t.Helper(); c.press(line + "\n") }
 // expect waits for a text to appear after what was expected before.
 func (c *console) expect(text string) {
 	c.t.Helper()
-	eventually(c.t, "the console shows "+text, func() bool {
+	wait.Until(c.t, patience, "the console shows "+text, func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		i := strings.Index(c.text[c.seen:], text)

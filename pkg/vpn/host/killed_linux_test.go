@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/telepresence/telepresence/test/wait"
 )
 
 // Whoever of a session is killed, after whichever step of the helper's: the
@@ -57,7 +59,7 @@ func killAt(t *testing.T, step string, words []string, before string) {
 	if undoing {
 		_ = in.Close()
 	}
-	eventually(t, "the helper is at "+step, func() bool {
+	wait.Until(t, patience, "the helper is at "+step, func() bool {
 		_, err := os.Stat(filepath.Join(dir, "there"))
 		return err == nil
 	})
@@ -70,7 +72,7 @@ func killAt(t *testing.T, step string, words []string, before string) {
 	write(t, filepath.Join(dir, "on"), "", 0o600) // the others go on
 	_ = in.Close()
 	_ = session.Wait()
-	eventually(t, "nothing runs on", func() bool { return len(processes(t)) == 1 })
+	wait.Until(t, patience, "nothing runs on", func() bool { return len(processes(t)) == 1 })
 	if len(words) == 3 {
 		next := exec.Command("/proc/self/exe", driverRole)
 		if out, err := next.CombinedOutput(); err != nil {
@@ -103,7 +105,7 @@ func killIf(t *testing.T, chosen func(args string) bool) {
 		if err != nil && !errors.Is(err, unix.ESRCH) {
 			t.Fatal(err)
 		}
-		eventually(t, fmt.Sprintf("process %s is gone", pid), func() bool { return processes(t)[pid] == "" })
+		wait.Until(t, patience, fmt.Sprintf("process %s is gone", pid), func() bool { return processes(t)[pid] == "" })
 	}
 }
 
@@ -126,7 +128,7 @@ func TestLost(t *testing.T) {
 	if err := h.Close(); err != nil {
 		t.Error(err)
 	}
-	eventually(t, "nothing runs on", func() bool { return len(processes(t)) == 1 })
+	wait.Until(t, patience, "nothing runs on", func() bool { return len(processes(t)) == 1 })
 	sameState(t, before)
 }
 

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/telepresence/telepresence/pkg/vpn"
+	"github.com/telepresence/telepresence/test/wait"
 )
 
 // resolvedFiles make a machine whose programs ask systemd-resolved, and that a
@@ -85,13 +86,13 @@ func startResolved(t *testing.T, daemon *exec.Cmd) *dbus.Conn {
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 		})
-		eventually(t, "the bus is there", func() bool {
+		wait.Until(t, patience, "the bus is there", func() bool {
 			_, err := os.Stat("/run/dbus/system_bus_socket")
 			return err == nil
 		})
 	}
 	var bus *dbus.Conn
-	eventually(t, "systemd-resolved answers", func() bool {
+	wait.Until(t, patience, "systemd-resolved answers", func() bool {
 		var err error
 		bus, err = resolved()
 		return err == nil
@@ -213,13 +214,13 @@ func TestResolved(t *testing.T) {
 	})
 	bus := startResolved(t, daemon)
 	const inCluster, other, elsewhere = "web.shop.svc.cluster.local.", "other.cluster.local.", "elsewhere.example."
-	eventually(t, "the machine has names", func() bool { return askResolved(t, elsewhere) == machines.addr })
+	wait.Until(t, patience, "the machine has names", func() bool { return askResolved(t, elsewhere) == machines.addr })
 	before := state(t)
 
 	for _, victim := range []string{"", driverRole, "/socket"} {
 		splitNames(t, bus, clusters, func() {
 			// It takes a moment until it has seen the device.
-			eventually(t, "the cluster has names", func() bool { return askResolved(t, inCluster) == clusters.addr })
+			wait.Until(t, patience, "the cluster has names", func() bool { return askResolved(t, inCluster) == clusters.addr })
 			if got := askResolved(t, other); got != clusters.addr || machines.wasAsked(other) {
 				t.Errorf("%s is %v, want %v", other, got, clusters.addr)
 			}
@@ -227,11 +228,11 @@ func TestResolved(t *testing.T) {
 				t.Errorf("%s is %v, want %v", elsewhere, got, machines.addr)
 			}
 		}, victim)
-		eventually(t, "its domains are gone", func() bool { return len(domains(t, bus)) == 0 })
+		wait.Until(t, patience, "its domains are gone", func() bool { return len(domains(t, bus)) == 0 })
 		if got := askResolved(t, inCluster); got == clusters.addr {
 			t.Errorf("afterwards, %s is still %v", inCluster, got)
 		}
-		eventually(t, "the machine is as before", func() bool { return state(t) == before })
+		wait.Until(t, patience, "the machine is as before", func() bool { return state(t) == before })
 	}
 }
 
@@ -248,7 +249,7 @@ func splitNames(t *testing.T, bus *dbus.Conn, clusters *nameserver, use func(), 
 			t.Fatal(err)
 		}
 		defer func() { _ = in.Close() }()
-		eventually(t, "its domains are there", func() bool { return len(domains(t, bus)) == 2 })
+		wait.Until(t, patience, "its domains are there", func() bool { return len(domains(t, bus)) == 2 })
 		kill(t, victim)
 		_ = session.Wait()
 		return

@@ -14,6 +14,8 @@ import (
 
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
+
+	"github.com/telepresence/telepresence/test/wait"
 )
 
 // password is ada's, who may use sudo; its hash is in the world's shadow file.
@@ -117,7 +119,7 @@ func (a *adas) shown() string {
 
 func (a *adas) sees(text string) {
 	a.t.Helper()
-	eventually(a.t, "the terminal shows "+text, func() bool { return strings.Contains(a.shown(), text) })
+	wait.Until(a.t, patience, "the terminal shows "+text, func() bool { return strings.Contains(a.shown(), text) })
 }
 
 func (a *adas) types(text string) {
@@ -191,7 +193,7 @@ func TestSudo(t *testing.T) {
 			for range 3 {
 				prompts := strings.Count(a.shown(), adasPrompt)
 				a.types("guess\n")
-				eventually(t, "sudo answers", func() bool {
+				wait.Until(t, patience, "sudo answers", func() bool {
 					return strings.Count(a.shown(), adasPrompt) > prompts || strings.Contains(a.shown(), "3 incorrect password attempts")
 				})
 			}
@@ -210,7 +212,7 @@ func TestSudo(t *testing.T) {
 			a := adaStarts(t, binary)
 			use(t, a)
 			a.isAskedOnce()
-			eventually(t, "nothing runs on", func() bool { return len(processes(t)) == 1 })
+			wait.Until(t, patience, "nothing runs on", func() bool { return len(processes(t)) == 1 })
 			sameState(t, before)
 			if left, err := os.ReadDir(adasTemp); err != nil || len(left) > 0 {
 				t.Errorf("left: %v, %v", left, err)

@@ -229,6 +229,9 @@ func sameState(t *testing.T, before string) {
 	}
 }
 
+// patience is how long a test waits for what must happen.
+const patience = 20 * time.Second
+
 // processes are those of this world that have not ended, with their arguments.
 func processes(t *testing.T) map[string]string {
 	t.Helper()
@@ -243,20 +246,4 @@ func processes(t *testing.T) map[string]string {
 		}
 	}
 	return all
-}
-
-// eventually waits until cond holds.
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	const patience = 20 * time.Second
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("still not: %s", what)
-		}
-	}
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/telepresence/telepresence/test/wait"
 )
 
 // machine is what a sandbox must leave as it is: mounts, links, routes, names.
@@ -94,7 +96,7 @@ func killAt(t *testing.T, d *exec.Cmd, keeperToo bool, inside func() string) {
 		t.Fatal(err)
 	}
 	var pid string
-	eventually(t, "something runs in the sandbox", func() bool { pid = inside(); return pid != "" })
+	wait.Until(t, patience, "something runs in the sandbox", func() bool { pid = inside(); return pid != "" })
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/"+pid+"/ns/net", &st); err != nil {
 		t.Fatal(err)
@@ -109,7 +111,7 @@ func killAt(t *testing.T, d *exec.Cmd, keeperToo bool, inside func() string) {
 	}
 	_ = d.Process.Kill()
 	_ = d.Wait()
-	eventually(t, fmt.Sprintf("nothing runs in network namespace %d", st.Ino), func() bool { return len(processesIn(st.Ino)) == 0 })
+	wait.Until(t, patience, fmt.Sprintf("nothing runs in network namespace %d", st.Ino), func() bool { return len(processesIn(st.Ino)) == 0 })
 }
 
 // parent is the parent of a process.
@@ -136,7 +138,7 @@ func TestSandboxWithoutKeeper(t *testing.T) {
 	if err := s.Release(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the child runs", func() bool {
+	wait.Until(t, patience, "the child runs", func() bool {
 		_, err := os.Stat(filepath.Join(s.cfg.Dir, "child"))
 		return err == nil
 	})

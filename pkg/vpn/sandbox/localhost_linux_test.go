@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/telepresence/telepresence/test/wait"
 )
 
 // serve answers every connection with a line, until the test ends.
@@ -98,16 +100,16 @@ func TestSandboxListenerOnTheMachine(t *testing.T) {
 	if err := s.Release(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the process listens", func() bool { return s.Listening(port) })
+	wait.Until(t, patience, "the process listens", func() bool { return s.Listening(port) })
 	if got := ask(s.Dial(t.Context(), port)); got != "from inside" {
 		t.Errorf("Dial: got %q", got)
 	}
 	at := fmt.Sprintf("127.0.0.1:%d", port)
-	eventually(t, "the machine's localhost listens too", func() bool { return ask(net.Dial("tcp", at)) == "from inside" })
+	wait.Until(t, patience, "the machine's localhost listens too", func() bool { return ask(net.Dial("tcp", at)) == "from inside" })
 	if err := s.Signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it does no longer", func() bool {
+	wait.Until(t, patience, "it does no longer", func() bool {
 		c, err := net.Dial("tcp", at)
 		if err == nil {
 			_ = c.Close()
@@ -123,7 +125,7 @@ func TestSandboxDialsWhatListensElsewhere(t *testing.T) {
 	if err := s.Release(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the process listens", func() bool { return s.Listening(port) })
+	wait.Until(t, patience, "the process listens", func() bool { return s.Listening(port) })
 	if got := ask(s.Dial(t.Context(), port)); got != "elsewhere" {
 		t.Errorf("got %q", got)
 	}
@@ -155,7 +157,7 @@ func TestSandboxNeverDialsTheMachine(t *testing.T) {
 	if err := s.Release(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the process reaches the machine", func() bool {
+	wait.Until(t, patience, "the process reaches the machine", func() bool {
 		_, err := os.Stat(filepath.Join(s.cfg.Dir, "seen"))
 		return err == nil
 	})

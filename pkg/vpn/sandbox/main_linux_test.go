@@ -165,21 +165,6 @@ func answerForNames() error {
 // patience is how long a test waits for what must happen.
 const patience = 60 * time.Second
 
-// eventually waits until cond holds.
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("still not: %s", what)
-		}
-	}
-}
-
 // start makes a sandbox for a shell script, or skips where the machine has no
 // means for one.
 func start(t *testing.T, cfg Config, script string, args ...string) *Sandbox {

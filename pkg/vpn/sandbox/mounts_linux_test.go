@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/telepresence/telepresence/test/wait"
 )
 
 // volume is a folder with a file "key" in it.
@@ -78,7 +80,7 @@ func TestSandboxKeepsAgent(t *testing.T) {
 	if want := "the pod's\nanswered\nkey\nssh-x\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	eventually(t, "the volume is as before", func() bool {
+	wait.Until(t, patience, "the volume is as before", func() bool {
 		left, err := os.ReadDir(pods)
 		return err == nil && len(left) == 1
 	})
