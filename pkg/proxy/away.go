@@ -66,20 +66,19 @@ func when(happened <-chan struct{}, f func()) (stop func() bool) {
 func (s *session) watchLink(over <-chan struct{}) {
 	for {
 		up, changed := s.link()
-		var away <-chan time.Time
+		away := time.NewTimer(s.awayTime)
 		if up {
+			away.Stop()
 			s.presence.set(true)
-		} else {
-			timer := time.NewTimer(s.awayTime)
-			defer timer.Stop() // at the latest: there are as many as lines were cut
-			away = timer.C
 		}
 		select {
 		case <-changed:
+			away.Stop()
 			continue
 		case <-over:
+			away.Stop()
 			return
-		case <-away:
+		case <-away.C:
 		}
 		s.log.Warn("the client is away: callers are refused until it is back", "after", s.awayTime)
 		s.presence.set(false)
